@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skddvi import priors
 from skddvi.priors import (
     EmpiricalPrior,
     GaussianMixturePrior,
@@ -21,6 +20,8 @@ from skddvi.priors import (
     SquarePrior,
     SwissRollPrior,
     UserPrior,
+    _curves,
+    _kernel,
     resolve_prior,
 )
 
@@ -170,8 +171,8 @@ def test_scale_and_entropy_of_the_curved_priors(make, entropy):
 def test_quadrature_is_exact_to_rounding_near_the_mass(make, monkeypatch):
     z = torch.cat([make().sample(300, seeded()).double(), uniform_disc(300, 3.0)])
     log_p = make().log_prob(z)
-    n_nodes = priors._n_nodes
-    monkeypatch.setattr(priors, "_n_nodes", lambda length: 2 * n_nodes(length))
+    n_nodes = _curves._n_nodes
+    monkeypatch.setattr(_curves, "_n_nodes", lambda length: 2 * n_nodes(length))
     assert log_p.numpy() == pytest.approx(make().log_prob(z).numpy(), abs=1e-10)
 
 
@@ -196,12 +197,12 @@ def test_quadrature_is_exact_to_rounding_near_the_mass(make, monkeypatch):
 )
 def test_any_shape_is_normalised_and_its_quadrature_exact(prior):
     z = prior.sample(200, seeded()).double()
-    n_nodes = priors._n_nodes
+    n_nodes = _curves._n_nodes
     try:
-        priors._n_nodes = lambda length: 2 * n_nodes(length)
+        _curves._n_nodes = lambda length: 2 * n_nodes(length)
         doubled = type(prior)(**constructor_arguments(prior))
     finally:
-        priors._n_nodes = n_nodes
+        _curves._n_nodes = n_nodes
     assert prior.log_prob(z).numpy() == pytest.approx(doubled.log_prob(z).numpy(), abs=1e-7)
     # Importance weights against a wide normal average to one.
     wide = 2.0 * torch.randn(20_000, 2, generator=seeded(), dtype=torch.float64)
@@ -340,7 +341,7 @@ def test_leading_shapes_dtypes_and_blocks_of_rows(make, monkeypatch):
     assert prior.log_prob(z.bfloat16()).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.allclose(prior.log_prob(z), expected, atol=1e-5)
-    monkeypatch.setattr(priors, "_BLOCK_SIZE_CPU", 1)
+    monkeypatch.setattr(_kernel, "_BLOCK_SIZE_CPU", 1)
     assert torch.allclose(prior.log_prob(z), expected, atol=1e-5)
 
 
