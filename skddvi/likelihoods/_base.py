@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._by_value import ByValueModule
 from ._statistics import LARGEST, blocks, float32_tensor
 
 _LARGEST_SCALE = 1e30  # standardised in float32, values beyond would overflow when squared
 
 
-class Likelihood(nn.Module):
+class Likelihood(ByValueModule):
     """Base class of the likelihoods p(x | z).
 
     A subclass implements `check`, `fit`, `log_prob`, `mean` and `sample`. Statistics of the

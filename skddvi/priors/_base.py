@@ -1,10 +1,11 @@
 """The base class of the priors."""
 
 import torch
-from torch import nn
+
+from .._by_value import ByValueModule
 
 
-class Prior(nn.Module):
+class Prior(ByValueModule):
     """Base class of the priors.
 
     A subclass implements :meth:`part_log_prob` and ``_draw``.
@@ -44,7 +45,7 @@ class Prior(nn.Module):
 
     def __getstate__(self):
         """Return the state without the cached casts, which may live on another device."""
-        return {**self.__dict__, "_cache": {}}
+        return {**super().__getstate__(), "_cache": {}}
 
     def _apply(self, fn, recurse=True):
         """Move the buffer as any module does, then refill it from float64."""
