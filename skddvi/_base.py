@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
 from ._engine.trainer import Schedule
+from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
 from .priors import resolve_prior
@@ -150,11 +151,9 @@ class BaseDDVAE(BaseEstimator):
             return X, None
         n_held_out = math.ceil(self.validation_fraction * X.shape[0])
         if X.shape[0] - n_held_out < 2:
-            warnings.warn(
+            warn(
                 f"validation_fraction={self.validation_fraction} of {X.shape[0]} rows leaves fewer "
                 "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
-                UserWarning,
-                stacklevel=5,
             )
             return X, None
         return train_test_split(X, test_size=n_held_out, random_state=seed)

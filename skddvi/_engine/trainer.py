@@ -1,12 +1,12 @@
 """The training loop."""
 
 import math
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 
+from .._warn import warn
 from .objective import bound_terms, kl_per_dimension, training_loss
 from .optimizer import Adam
 
@@ -81,11 +81,9 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
         loop.restore(loop.last_epoch)
         if not loop.history["elbo"]:
             raise
-        warnings.warn(
+        warn(
             f"Training was interrupted in epoch {loop.epoch + 1}; the model is that of the last "
             "complete epoch.",
-            UserWarning,
-            stacklevel=6,
         )
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
@@ -231,20 +229,18 @@ class _Loop:
         )
         if self.n_recoveries <= MAX_RECOVERIES:
             if complete:
-                warnings.warn(
+                warn(
                     f"Training diverged: {remedy}. It goes on from the last complete epoch with "
                     "smaller steps.",
                     RuntimeWarning,
-                    stacklevel=8,
                 )
             return True
         if not complete:
             raise TrainingDiverged(f"Training diverged: {remedy}.")
-        warnings.warn(
+        warn(
             f"Training diverged {self.n_recoveries} times and stopped: {remedy}. The best weights "
             "so far are kept.",
             RuntimeWarning,
-            stacklevel=8,
         )
         return False
 

@@ -1,12 +1,11 @@
 """The base class of the likelihoods."""
 
-import warnings
-
 import numpy as np
 import torch
 from torch import nn
 
 from .._by_value import ByValueModule
+from .._warn import warn
 from ._statistics import LARGEST, blocks, float32_tensor
 
 _LARGEST_SCALE = 1e30  # standardised in float32, values beyond would overflow when squared
@@ -202,12 +201,10 @@ class Likelihood(ByValueModule):
             present.update(code for code in (0, 1, 2, -1, 9, 255) if (block == code).any())
         codes = present - {0, 1, 2}
         if len(codes) == 1 and present > {0, 1, 2}:
-            warnings.warn(
+            warn(
                 f"X holds only 0, 1, 2 and {codes.pop()}, which looks like genotype dosages with "
                 f"missing calls coded as a number; likelihood={self.name!r} reads them as values. "
                 "Code missing calls as NaN and use likelihood='binomial'",
-                UserWarning,
-                stacklevel=3,
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args):

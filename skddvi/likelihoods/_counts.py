@@ -1,13 +1,13 @@
 """The likelihoods of counts."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .._warn import warn
 from ._base import Likelihood
 from ._statistics import LARGEST, RARE_SCALE, blocks, float32_tensor, moments
 
@@ -59,11 +59,9 @@ class PoissonLikelihood(Likelihood):
                 f"the lowest {lowest:g}; pass raw counts, not log-transformed or centred ones"
             )
         if not integer:
-            warnings.warn(
+            warn(
                 f"likelihood={self.name!r} is meant for raw counts, found values that are not "
                 "integers; if X is normalised or log-transformed, use likelihood='gaussian'",
-                UserWarning,
-                stacklevel=2,
             )
 
     def fit(self, X):
