@@ -90,8 +90,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
         precision. What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
-        "cpu", "cuda", "cuda:1" or "mps", or "auto" for the first accelerator or else the CPU. A
-        pickle holds CPU tensors, whatever the device was.
+        "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
+        tensors, whatever the device was.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the order of the rows and the noise. An int gives
         the same model again on the same machine. None gives another model each time; it does not
