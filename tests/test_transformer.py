@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
-from skddvi import DDVAETransformer, _base
+from skddvi import DDVAETransformer, _base, save
 from skddvi._engine.engine import _score_noise
 from skddvi._engine.trainer import CHUNK_ROWS
 from skddvi.likelihoods import BinomialLikelihood, GaussianLikelihood, resolve_likelihood
@@ -881,12 +881,13 @@ IN_ANOTHER_PROCESS = """
 import json, pickle, sys
 import joblib, numpy as np
 from sklearn.model_selection import GridSearchCV
-from skddvi import DDVAETransformer
+from skddvi import DDVAETransformer, load
 
 folder = sys.argv[1]
 X = np.load(folder + "/X.npy")
 with open(folder + "/model.pickle", "rb") as file:
     restored = [pickle.load(file), joblib.load(folder + "/model.joblib")]
+restored.append(load(folder + "/model.safetensors"))
 for index, model in enumerate(restored):
     np.save(f"{folder}/Z{index}.npy", model.transform(X))
 
@@ -909,6 +910,7 @@ def another_process(tmp_path_factory, trained):
     np.save(folder / "X.npy", X)
     (folder / "model.pickle").write_bytes(pickle.dumps(trained))
     joblib.dump(trained, folder / "model.joblib")
+    save(trained, folder / "model.safetensors")
     process = subprocess.run(
         [sys.executable, "-c", IN_ANOTHER_PROCESS, str(folder)],
         capture_output=True,
@@ -922,7 +924,7 @@ def another_process(tmp_path_factory, trained):
 
 def test_saved_model_gives_the_same_in_another_process(another_process, trained):
     folder, _ = another_process
-    for index in range(2):
+    for index in range(3):
         np.testing.assert_array_equal(np.load(folder / f"Z{index}.npy"), trained.transform(X))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .device import resolve_device
-from .model import build_model
+from .model import build_model, network_weights, restore_model
 from .objective import bound_terms, importance_weighted_bound
 from .rows import Rows
 from .trainer import CHUNK_ROWS, train
@@ -56,15 +56,14 @@ class Engine:
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.model = build_model(
-            prior,
-            likelihood,
-            noise_schedule,
-            hidden_layer_sizes=hidden_layer_sizes,
-            denoiser_width=denoiser_width,
-            activation=activation,
-            generator=self.generator,
-        ).to(self.device, torch.float32)  # whatever torch's default dtype is
+        self.build = {
+            "noise_schedule": noise_schedule,
+            "hidden_layer_sizes": hidden_layer_sizes,
+            "denoiser_width": denoiser_width,
+            "activation": activation,
+        }
+        model = build_model(prior, likelihood, generator=self.generator, **self.build)
+        self.model = model.to(self.device, torch.float32)  # whatever torch's default dtype is
 
     def __getstate__(self):
         """Keep CPU tensors only, so that a model trained on a GPU opens anywhere."""
@@ -80,6 +79,40 @@ class Engine:
         self.__dict__.update(state)
         self.generator = torch.Generator()
         self.generator.set_state(state["generator"])
+
+    def contents(self):
+        """Return what :meth:`from_contents` makes an equal engine of.
+
+        Returns
+        -------
+        contents : dict
+            The prior, the likelihood, arguments of the build, and arrays.
+        """
+        weights = network_weights(self.model)
+        return {
+            "prior": self.model.prior,
+            "likelihood": self.model.likelihood,
+            "build": self.build,
+            "weights": {name: value.cpu().numpy() for name, value in weights.items()},
+            "generator": self.generator.get_state().numpy(),
+        }
+
+    @classmethod
+    def from_contents(cls, *, prior, likelihood, build, weights, generator):
+        """Return the engine of the given contents, on the CPU."""
+        engine = cls.__new__(cls)
+        engine.build = build
+        weights = {name: torch.tensor(value) for name, value in weights.items()}
+        engine.model = restore_model(prior, likelihood, weights, **build)
+        engine.generator = torch.Generator()
+        engine.generator.set_state(torch.tensor(generator))
+        engine.device = torch.device("cpu")
+        return engine
+
+    def move_to(self, device):
+        """Put the model on the device of that name."""
+        self.device = resolve_device(device)
+        self.model.to(self.device)
 
     def fit(self, X, schedule, *, X_val=None, on_epoch=None):
         """Train on the rows of X and return the history, a dict of lists."""

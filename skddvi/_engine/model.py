@@ -55,14 +55,14 @@ def build_model(
         The encoder's; the decoder has them in reverse order.
     denoiser_width : int
     activation : str
-    generator : torch.Generator
+    generator : torch.Generator or None
+        None leaves the weights of the networks without memory, for :func:`restore_model`.
 
     Returns
     -------
     model : LatentVariableModel
     """
-    draws = prior.sample(N_PRIOR_DRAWS, generator).double()
-    loc, scale = draws.mean(0).float(), draws.std(0).clamp(min=1e-12).float()
+    loc, scale = _standardisation(prior, generator)
     n_features = len(likelihood.initial_output())
     if noise_schedule is None:
         posterior = GaussianPosterior(
@@ -89,3 +89,55 @@ def build_model(
     with torch.no_grad():
         output.bias.copy_(likelihood.initial_output())
     return LatentVariableModel(prior, likelihood, nn.Sequential(body, output), posterior)
+
+
+def _standardisation(prior, generator):
+    """Return the prior's mean and standard deviation, (d,) each, estimated from draws."""
+    if generator is None:
+        return tuple(torch.empty(2, prior.n_components, device="meta"))
+    draws = prior.sample(N_PRIOR_DRAWS, generator).double()
+    return draws.mean(0).float(), draws.std(0).clamp(min=1e-12).float()
+
+
+def network_weights(model):
+    """Return the weights that a prior and a likelihood do not hold themselves, by name."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(("prior.", "likelihood."))
+    }
+
+
+def restore_model(prior, likelihood, weights, **build):
+    """Return the model of given weights.
+
+    Nothing is allocated for a build that the weights do not fit.
+
+    Parameters
+    ----------
+    prior : Prior
+    likelihood : Likelihood
+        Fitted.
+    weights : dict of str to tensor
+        Those of :func:`network_weights`.
+    build : dict
+        The other arguments of :func:`build_model`.
+
+    Returns
+    -------
+    model : LatentVariableModel
+
+    Raises
+    ------
+    KeyError, TypeError, RuntimeError
+        When names, dtypes or shapes of the weights are not those of the build.
+    """
+    with torch.device("meta"):
+        model = build_model(prior, likelihood, generator=None, **build).to(torch.float32)
+    own = network_weights(model)
+    for name, tensor in weights.items():
+        if tensor.dtype != own[name].dtype:
+            raise TypeError(f"weight {name} must be {own[name].dtype}, found {tensor.dtype}")
+    held = {name: value for name, value in model.state_dict().items() if name not in own}
+    model.load_state_dict(held | weights, assign=True)
+    return model

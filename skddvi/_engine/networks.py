@@ -21,13 +21,16 @@ def linear(n_in, n_out, generator, gain=1.0):
     Parameters
     ----------
     n_in, n_out : int
-    generator : torch.Generator
+    generator : torch.Generator or None
+        None gives a layer without memory, on torch's "meta" device, for weights that are loaded.
     gain : float
 
     Returns
     -------
     layer : torch.nn.Linear
     """
+    if generator is None:
+        return nn.Linear(n_in, n_out, dtype=torch.float32, device="meta")
     # skip_init leaves the weights unset, so that torch's global generator is never drawn from.
     layer = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float32)
     bound = gain * (3.0 / max(n_in, 1)) ** 0.5
