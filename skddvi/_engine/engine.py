@@ -150,6 +150,18 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, chunk))
         return self._by_chunk(X, draw, chunk).swapaxes(0, 1)
 
+    def sample_path(self, X, seed):
+        """Return a drawn path y_T, ..., y_1, z of each row of X, (T + 1, n, d)."""
+        model = self._model_in(X.dtype)
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(x):
+            shape = len(x), model.posterior.noise_size
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x)
+            return model.posterior.path(_condition(model, x), noise).transpose(0, 1)
+
+        return self._by_chunk(X, draw).swapaxes(0, 1)
+
     def decode(self, Z, chunk=CHUNK_ROWS):
         """Return the expected rows of latents Z, (n, p), in the units of X."""
         model = self._model_in(Z.dtype)
@@ -190,6 +202,11 @@ class Engine:
 
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * min(n_draws, 16))))
         return self._by_chunk(X, score, chunk)
+
+    def sample_prior(self, n_samples, seed):
+        """Return latents drawn from p(z), (n, d)."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.model.prior.sample(n_samples, generator).cpu().numpy().astype(np.float64)
 
     def log_prior(self, Z):
         """Return log p(z) of each row of Z, (n,), in nats."""

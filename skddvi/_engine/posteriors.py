@@ -104,6 +104,10 @@ class Posterior(nn.Module):
         """Return the noise-free latents, (n, d)."""
         raise NotImplementedError
 
+    def path(self, condition, noise):
+        """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
+        raise NotImplementedError
+
     def sleep_loss(self, condition, z, generator):
         """Return the conditional sleep term (5) of dreams with latents z, (n,), in nats.
 
@@ -147,6 +151,9 @@ class GaussianPosterior(Posterior):
 
     def mode(self, condition):
         return self._unstandardise(condition[0])
+
+    def path(self, condition, noise):
+        return self.draw(condition, noise).z[None]
 
     def sleep_loss(self, condition, z, generator):
         mean, log_std = condition
@@ -320,6 +327,19 @@ class DiffusionPosterior(Posterior):
         for step in range(self.n_steps, 1, -1):
             y = self._step_back(y, step, self.predict(y, chain[step], condition))
         return self._unstandardise(self.predict(y, chain[1], condition))
+
+    def path(self, condition, noise):
+        """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
+        mean, _, log_terminal_std, log_last_std, _ = condition
+        noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
+        chain = self._chain(condition)
+        path = [self.alpha[-1] * mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
+        for step in range(self.n_steps, 1, -1):
+            y = self._step_back(path[-1], step, self.predict(path[-1], chain[step], condition))
+            path.append(y + chain[step].std * noise[..., step - 1, :])
+        last = self.predict(path[-1], chain[1], condition)
+        path.append(last + log_last_std.exp() * noise[..., 0, :])
+        return self._unstandardise(torch.stack(path))
 
     def sleep_loss(self, condition, z, generator):
         """Return an unbiased estimate of the conditional sleep term (5), one step t a row."""
