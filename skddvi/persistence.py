@@ -20,7 +20,9 @@ __all__ = ["load", "save"]
 
 # What this version writes. It reads all from 1 on.
 SCHEMA = 1
-ESTIMATORS = {cls.__name__: cls for cls in (DDVAETransformer,)}
+# Each estimator with its engine. Its learned attributes are saved whatever they are called.
+ESTIMATORS = {"DDVAETransformer": (DDVAETransformer, Engine)}
+# Classes whose constructor takes what they have as attributes; of modules, the tensors as well.
 BUILDING_BLOCKS = {
     cls.__name__: cls
     for cls in (
@@ -89,7 +91,7 @@ def save(estimator, path):
     >>> bool((restored.transform(X) == model.transform(X)).all())
     True
     """
-    if type(estimator) not in ESTIMATORS.values():
+    if type(estimator) not in (cls for cls, _ in ESTIMATORS.values()):
         raise TypeError(
             f"estimator must be one of {', '.join(ESTIMATORS)}, found "
             f"{type(estimator).__name__}; save other objects with joblib.dump."
@@ -200,14 +202,14 @@ def _decoded(header, arrays):
         {name: decoder.decode(value) for name, value in header[part].items()}
         for part in ("parameters", "attributes", "engine")
     )
-    cls = ESTIMATORS[header["class"]]
+    cls, engine_class = ESTIMATORS[header["class"]]
     estimator = cls(**parameters)
     for name, value in attributes.items():
         # A file could otherwise put a value in the place of a method.
         if hasattr(cls, name) or name in parameters or name == "_engine":
             raise ValueError(f"{name!r} is not the name of a learned attribute")
         setattr(estimator, name, value)
-    estimator._engine = Engine.from_contents(**engine)
+    estimator._engine = engine_class.from_contents(**engine)
     return estimator
 
 

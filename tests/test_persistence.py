@@ -26,6 +26,7 @@ from sklearn.exceptions import NotFittedError
 import skddvi
 from skddvi import DDVAETransformer, persistence
 from skddvi._engine import device as device_module
+from skddvi._engine.engine import Engine
 from skddvi.likelihoods import BinomialLikelihood, GaussianLikelihood
 from skddvi.noising import VarianceExploding, VariancePreserving
 from skddvi.priors import (
@@ -262,7 +263,7 @@ class Labelling(DDVAETransformer):
 
 
 def test_another_estimator_needs_only_an_entry_in_the_table(tmp_path, monkeypatch):
-    monkeypatch.setitem(persistence.ESTIMATORS, "Labelling", Labelling)
+    monkeypatch.setitem(persistence.ESTIMATORS, "Labelling", (Labelling, Engine))
     monkeypatch.setitem(persistence.BUILDING_BLOCKS, "Moved", Moved)
     model = Labelling(prior=Moved(2), hidden_layer_sizes=4, max_iter=2, random_state=0)
     model.fit(X, np.where(X[:, 0] > 0, "größer", "kleiner"))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .device import resolve_device
-from .model import build_model, network_weights, restore_model
+from .model import build_model, load_weights, network_weights
 from .objective import bound_terms, importance_weighted_bound
 from .rows import Rows
 from .trainer import CHUNK_ROWS, train
@@ -102,11 +102,12 @@ class Engine:
         """Return the engine of the given contents, on the CPU."""
         engine = cls.__new__(cls)
         engine.build = build
-        weights = {name: torch.tensor(value) for name, value in weights.items()}
-        engine.model = restore_model(prior, likelihood, weights, **build)
+        engine.device = torch.device("cpu")
+        with torch.device("meta"):
+            model = build_model(prior, likelihood, generator=None, **build)
+        engine.model = load_weights(model, {k: torch.tensor(v) for k, v in weights.items()})
         engine.generator = torch.Generator()
         engine.generator.set_state(torch.tensor(generator))
-        engine.device = torch.device("cpu")
         return engine
 
     def move_to(self, device):

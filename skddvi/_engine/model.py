@@ -56,7 +56,7 @@ def build_model(
     denoiser_width : int
     activation : str
     generator : torch.Generator or None
-        None leaves the weights of the networks without memory, for :func:`restore_model`.
+        None leaves the weights of the networks without values, for :func:`load_weights`.
 
     Returns
     -------
@@ -108,32 +108,29 @@ def network_weights(model):
     }
 
 
-def restore_model(prior, likelihood, weights, **build):
-    """Return the model of given weights.
+def load_weights(model, weights):
+    """Give a model that was built without values its weights.
 
-    Nothing is allocated for a build that the weights do not fit.
+    Nothing is allocated for a model that the weights do not fit, if it was built on torch's "meta"
+    device.
 
     Parameters
     ----------
-    prior : Prior
-    likelihood : Likelihood
-        Fitted.
+    model : LatentVariableModel
     weights : dict of str to tensor
         Those of :func:`network_weights`.
-    build : dict
-        The other arguments of :func:`build_model`.
 
     Returns
     -------
     model : LatentVariableModel
+        The same.
 
     Raises
     ------
     KeyError, TypeError, RuntimeError
-        When names, dtypes or shapes of the weights are not those of the build.
+        When names, dtypes or shapes of the weights are not those of the model.
     """
-    with torch.device("meta"):
-        model = build_model(prior, likelihood, generator=None, **build).to(torch.float32)
+    model.to(torch.float32)
     own = network_weights(model)
     for name, tensor in weights.items():
         if tensor.dtype != own[name].dtype:
