@@ -256,10 +256,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    @property
-    def _n_features_out(self):
-        return self.prior_.n_components
-
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, X_val=None):
         """Fit the model to the rows of X.
@@ -291,25 +287,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
             complete epoch training goes back to it and warns instead.
         """
         return self._fit(X, X_val)
-
-    def transform(self, X):
-        """Return the noise-free latents of the rows of X.
-
-        They are the end of the reverse path of the posterior (3) without its noise: the same for
-        a row alone, in any batch, and in any order.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_rows, n_features)
-            Rows, with the features of the training rows.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_rows, n_components)
-            Latents, computed in float32 for float32 rows, else in float64.
-        """
-        X = self._rows(X)
-        return self._engine.embed(X)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows from the model: latents from the prior, then rows from p(x|z).

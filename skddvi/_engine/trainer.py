@@ -85,7 +85,7 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
             f"Training was interrupted in epoch {loop.epoch + 1}; the model is that of the last "
             "complete epoch.",
             UserWarning,
-            stacklevel=6,
+            stacklevel=8,
         )
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
@@ -235,7 +235,7 @@ class _Loop:
                     f"Training diverged: {remedy}. It goes on from the last complete epoch with "
                     "smaller steps.",
                     RuntimeWarning,
-                    stacklevel=8,
+                    stacklevel=10,
                 )
             return True
         if not complete:
@@ -244,7 +244,7 @@ class _Loop:
             f"Training diverged {self.n_recoveries} times and stopped: {remedy}. The best weights "
             "so far are kept.",
             RuntimeWarning,
-            stacklevel=8,
+            stacklevel=10,
         )
         return False
 
