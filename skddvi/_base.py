@@ -98,6 +98,8 @@ class BaseDDVAE(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    # What validate_data is told of sparse rows.
+    _accept_sparse = "csr"
     # What a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
@@ -105,7 +107,7 @@ class BaseDDVAE(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = bool(self._accept_sparse)
         name = self.likelihood
         if not isinstance(name, str):
             name = getattr(name, "name", None)
@@ -128,7 +130,7 @@ class BaseDDVAE(BaseEstimator):
             X = validate_data(
                 self,
                 X,
-                accept_sparse="csr",
+                accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
                 ensure_all_finite=False,

@@ -106,6 +106,11 @@ class MixturePrior(Prior):
         self.log_excess_scales.copy_((scales - SCALE_FLOOR).clamp(min=1e-3 * SCALE_FLOOR).log())
         self.logits.copy_((weights / weights.sum()).clamp(min=WEIGHT_FLOOR).log())
 
+    def learn(self):
+        """Let training move weights, centres and spreads, and nothing of the shape."""
+        for parameter in (self.logits, self.centers, self.log_excess_scales):
+            parameter.requires_grad_(True)
+
     @torch.no_grad()
     def permute(self, order):
         """Renumber the components: the first becomes the one at ``order[0]``, and so on."""
