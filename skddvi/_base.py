@@ -45,6 +45,7 @@ RESERVED_TERMS = {
     "last_step",
     "kl_per_dimension",
     "sleep",
+    "neighbor_agreement",
     "loss",
 }
 # Parameters that make the model what it is: a warm start goes on with the one that there is.
@@ -300,25 +301,6 @@ class BaseDDVAE(BaseEstimator):
     @property
     def _n_features_out(self):
         return self.prior_.n_components
-
-    def transform(self, X):
-        """Return the noise-free latents of the rows of X.
-
-        They are the end of the reverse path of the posterior (3) without its noise: the same for
-        a row alone, in any batch, and in any order.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_rows, n_features)
-            Rows, with the features of the training rows.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_rows, n_components)
-            Latents, computed in float32 for float32 rows, else in float64.
-        """
-        X = self._rows(X)
-        return self._engine.embed(X)
 
     def sample_posterior(self, X, n_samples=1, random_state=None):
         """Draw latents of each row from the posterior q(z|x), equation (3).

@@ -12,12 +12,15 @@ References
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
 # Steps of the layout, its step size at first, and its spread at the start.
 N_LAYOUT_STEPS, LAYOUT_RATE, LAYOUT_SCALE = 300, 0.3, 3.0
 # Random rows that each row is pushed from in a step, and how hard, relative to the pull.
 N_REPULSIONS, REPULSION = 10, 5.0
+# What is left of a remembered cluster when its row is seen once more.
+MEMORY = 0.9
 # Halvings of the interval in which the reach of a row's neighbourhood lies.
 N_BISECTIONS = 40
 
@@ -25,7 +28,8 @@ N_BISECTIONS = 40
 def nearest_neighbors(Z, n_neighbors):
     """Return distances and indices, (n, k) each, of the nearest other rows of Z, (n, d)."""
     k = min(n_neighbors, len(Z) - 1)
-    return NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
+    with config_context(array_api_dispatch=False):
+        return NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
 
 
 def fuzzy_graph(distances, indices):
@@ -96,8 +100,9 @@ class NeighborAgreement:
     """Regulariser by which neighbours fall into the same cluster.
 
     The penalty is the mean over a batch of -log sum_k r_k t_k, in nats, where r = p(k|z) are a
-    row's responsibilities and t the mean of those that its neighbours had when they were last seen
-    (van Gansbeke et al. 2020, arXiv:2005.12320, with a memory in place of pairs).
+    row's responsibilities and t the mean of what is remembered of its neighbours: at first the
+    cluster that they were put in, then a moving average of their own responsibilities. It is the
+    loss of SCAN (van Gansbeke et al. 2020, arXiv:2005.12320) with a memory in place of pairs.
 
     Parameters
     ----------
@@ -123,5 +128,6 @@ class NeighborAgreement:
         """Return the penalty of a mini-batch, a scalar tensor in nats."""
         own = self.prior.responsibilities(z)
         expected = self.memory[self.neighbors[rows].to(z.device)].mean(1)
-        self.memory[rows.to(z.device)] = own.detach().to(self.memory.dtype)
+        rows = rows.to(z.device)
+        self.memory[rows] = torch.lerp(own.detach().to(self.memory), self.memory[rows], MEMORY)
         return -(own * expected).sum(-1).clamp(min=1e-12).log().mean()

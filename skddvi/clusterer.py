@@ -5,6 +5,7 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     ClusterMixin,
@@ -260,7 +261,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "agreement_weight": [Interval(Real, 0, None, closed="left")],
     }
-    # scikit-learn's checks take whatever has predict_proba and accepts sparse rows for a classifier.
+    # scikit-learn's check of sparse rows takes whatever has predict_proba for a classifier.
     _accept_sparse = False
     _structure_names = ("n_clusters", *STRUCTURE)
 
@@ -379,81 +380,95 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self.early_stopping or self.n_init > 1
 
     def _fit_new(self, X, X_val, likelihood, seed):
-        """Return the best of ``n_init`` engines by their bound of held-out rows."""
+        """Return the best of ``n_init`` engines by their held-out bound, and its history."""
         if X.shape[0] < self.n_clusters:
             raise ValueError(
                 f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}; give more rows "
                 "or ask for fewer clusters."
             )
         seeds = [seed, *np.random.default_rng(seed).integers(2**31, size=self.n_init - 1)]
-        held_out = X if X_val is None else X_val
-        best, self.restart_scores_ = None, None
-        scores = []
+        scores, best = [], None
         for seed in map(int, seeds):
             engine = self._build_engine(X, likelihood, seed)
-            history = self._train(engine, X, X_val, seed)
-            if self.n_init == 1:
-                return engine, history
-            scores.append(float(engine.bound(held_out, 1, N_SCORE_DRAWS).mean(dtype=np.float64)))
-            if scores[-1] == max(scores):
+            before, complete = self._pretrain(engine, X, X_val)
+            responsibilities = self._place_clusters(engine, X, seed)
+            history = before
+            if complete:
+                further = self._train_jointly(
+                    engine, X, X_val, responsibilities, len(before.get("loss", []))
+                )
+                history = _joined(before, further) if before else further
+            if self.n_init > 1:
+                held_out = X if X_val is None else X_val
+                bound = engine.bound(held_out, 1, N_SCORE_DRAWS)
+                scores.append(float(bound.mean(dtype=np.float64)))
+            if best is None or scores[-1] == max(scores):
                 best = engine, history
-        self.restart_scores_ = np.array(scores)
+        self.restart_scores_ = np.array(scores) if self.n_init > 1 else None
         return best
 
     def _fit_further(self, X, X_val):
-        history = self._train(self._engine, X, X_val, seed=None)
-        return self._engine, _joined(self.history_, history)
+        """Return the fitted engine, trained further, and the history of both fits."""
+        responsibilities = self._engine.responsibilities(X, N_RESPONSIBILITY_DRAWS)
+        self.restart_scores_ = None
+        further = self._train_jointly(self._engine, X, X_val, responsibilities, 0)
+        return self._engine, _joined(self.history_, further)
 
-    def _train(self, engine, X, X_val, seed):
-        """Train in two stages, of which a warm start (``seed=None``) needs only the second."""
+    def _pretrain(self, engine, X, X_val):
+        """Train with all clusters in one place; return the history and whether it is complete."""
+        schedule = self._schedule(X, X_val)
+        n_epochs = min(round(self.pretraining * schedule.max_iter), schedule.max_iter - 1)
+        if n_epochs == 0:
+            return {}, True
+        engine.model.prior.requires_grad_(False)
+        schedule = dataclasses.replace(schedule, max_iter=n_epochs, early_stopping=False)
+        report = self._on_epoch(schedule, "Pretraining, ")
+        history = engine.fit(X, schedule, X_val=X_val, on_epoch=report)
+        # It stops early where it was interrupted or diverged.
+        return history, len(history["loss"]) == n_epochs
+
+    def _place_clusters(self, engine, X, seed):
+        """Put the clusters where the rows are, and return each row's in one-hot form, (n, K)."""
+        labels = self._initial_labels(engine.embed(X).astype(np.float64), seed)
+        draws = engine.sample_posterior(X, 1, seed)[0]
+        engine.model.prior.set_components(*_moments(draws, labels, self.n_clusters))
+        return np.eye(self.n_clusters)[labels]
+
+    def _train_jointly(self, engine, X, X_val, responsibilities, n_epochs_before):
+        """Train clusters and networks for the epochs that are left, and return the history."""
+        schedule = self._schedule(X, X_val)
+        schedule = dataclasses.replace(
+            schedule,
+            max_iter=schedule.max_iter - n_epochs_before,
+            kl_warmup=0.0 if n_epochs_before else schedule.kl_warmup,
+        )
         prior = engine.model.prior
-        schedule, history = self._schedule(X, X_val), None
-        if seed is not None:
-            n_first = min(round(self.pretraining * schedule.max_iter), schedule.max_iter - 1)
-            if n_first > 0:
-                prior.requires_grad_(False)
-                first = dataclasses.replace(schedule, max_iter=n_first, early_stopping=False)
-                report = self._on_epoch(first, "Pretraining, ")
-                history = engine.fit(X, first, X_val=X_val, on_epoch=report)
-                schedule = dataclasses.replace(
-                    schedule, max_iter=schedule.max_iter - n_first, kl_warmup=0.0
-                )
-        Z = engine.embed(X).astype(np.float64)
-        distances, neighbors = nearest_neighbors(Z, self.n_neighbors)
-        if seed is None:
-            responsibilities = engine.responsibilities(X, N_RESPONSIBILITY_DRAWS)
-        else:
-            labels = self._initial_labels(Z, distances, neighbors, seed)
-            draws = engine.sample_posterior(X, 1, seed)[0]
-            prior.set_components(*_moments(draws, labels, self.n_clusters))
-            responsibilities = np.eye(self.n_clusters)[labels]
-        if history is not None and len(history["loss"]) < n_first:
-            return history  # it was interrupted, or diverged
         prior.learn()
         if self.agreement_weight > 0 and self.n_clusters > 1:
+            _, neighbors = nearest_neighbors(engine.embed(X), self.n_neighbors)
             agreement = NeighborAgreement(prior, neighbors, responsibilities, self.agreement_weight)
             term = agreement.name, agreement.weight, agreement
             schedule = dataclasses.replace(schedule, regularizers=(*schedule.regularizers, term))
-        further = engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
-        return further if history is None else _joined(history, further)
+        return engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
 
-    def _initial_labels(self, Z, distances, neighbors, seed):
+    def _initial_labels(self, Z, seed):
         """Return a first cluster for each row from its latents, (n,)."""
-        if self.init == "kmeans":
-            return KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed).fit_predict(
-                Z
-            )
-        if self.init == "neighbors":
-            Z = layout(fuzzy_graph(distances, neighbors), Z, np.random.default_rng(seed))
-        enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
-        mixture = GaussianMixture(
-            self.n_clusters,
-            covariance_type="full" if enough else "diag",
-            n_init=N_MIXTURE_STARTS,
-            random_state=seed,
-        )
-        with warnings.catch_warnings():
+        # Not everything here dispatches, and all of it is numpy's.
+        with config_context(array_api_dispatch=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a start need not have converged
+            if self.init == "kmeans":
+                means = KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed)
+                return means.fit_predict(Z)
+            if self.init == "neighbors":
+                graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
+                Z = layout(graph, Z, np.random.default_rng(seed))
+            enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
+            mixture = GaussianMixture(
+                self.n_clusters,
+                covariance_type="full" if enough else "diag",
+                n_init=N_MIXTURE_STARTS,
+                random_state=seed,
+            )
             return mixture.fit_predict(Z)
 
     def _number_clusters(self, X):
@@ -476,6 +491,25 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
 
     # ---------------------------------------------------------------------- the fitted model
+
+    def transform(self, X):
+        """Return the noise-free latents of the rows of X.
+
+        They are the end of the reverse path of the posterior (3) without its noise: the same for
+        a row alone, in any batch, and in any order.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            Rows, with the features of the training rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_rows, n_components)
+            Latents, computed in float32 for float32 rows, else in float64.
+        """
+        X = self._rows(X)
+        return self._engine.embed(X)
 
     def predict_proba(self, X):
         """Return the probability of each cluster for the rows of X, equation (9).

@@ -288,6 +288,25 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         """
         return self._fit(X, X_val)
 
+    def transform(self, X):
+        """Return the noise-free latents of the rows of X.
+
+        They are the end of the reverse path of the posterior (3) without its noise: the same for
+        a row alone, in any batch, and in any order.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_rows, n_features)
+            Rows, with the features of the training rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_rows, n_components)
+            Latents, computed in float32 for float32 rows, else in float64.
+        """
+        X = self._rows(X)
+        return self._engine.embed(X)
+
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows from the model: latents from the prior, then rows from p(x|z).
 
