@@ -2,7 +2,14 @@
 
 __version__ = "0.1.0"
 
+from .cluster_number import ClusterNumberScan, cluster_number_scan
 from .clusterer import DDVAEClusterer
 from .transformer import DDVAETransformer
 
-__all__ = ["DDVAEClusterer", "DDVAETransformer", "__version__"]
+__all__ = [
+    "ClusterNumberScan",
+    "DDVAEClusterer",
+    "DDVAETransformer",
+    "__version__",
+    "cluster_number_scan",
+]

@@ -232,7 +232,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     >>> from sklearn.datasets import make_blobs
     >>> from skddvi import DDVAEClusterer
     >>> X, _ = make_blobs(200, n_features=5, centers=3, random_state=0)
-    >>> model = DDVAEClusterer(n_clusters=3, random_state=0).fit(X)
+    >>> model = DDVAEClusterer(n_clusters=3, max_iter=20, random_state=0).fit(X)
     >>> model.n_clusters_effective_
     3
     >>> model.labels_.shape
@@ -247,7 +247,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     A picture is a clustering in two dimensions.
 
-    >>> picture = DDVAEClusterer(n_clusters=3, n_components=2, random_state=0)
+    >>> picture = DDVAEClusterer(n_clusters=3, n_components=2, max_iter=20, random_state=0)
     >>> picture.fit_transform(X).shape
     (200, 2)
     """
