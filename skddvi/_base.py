@@ -46,6 +46,7 @@ RESERVED_TERMS = {
     "last_step",
     "kl_per_dimension",
     "sleep",
+    "neighbor_agreement",
     "loss",
 }
 # Parameters that make the model what it is: a warm start goes on with the one that there is.
@@ -99,12 +100,16 @@ class BaseDDVAE(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    # What validate_data is told of sparse rows.
+    _accept_sparse = "csr"
+    # What a warm start may not change.
+    _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
     __metadata_request__inverse_transform = {"Z": UNUSED}  # noqa: RUF012
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = bool(self._accept_sparse)
         name = self.likelihood
         if not isinstance(name, str):
             name = getattr(name, "name", None)
@@ -127,7 +132,7 @@ class BaseDDVAE(BaseEstimator):
             X = validate_data(
                 self,
                 X,
-                accept_sparse="csr",
+                accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
                 ensure_all_finite=False,
@@ -143,11 +148,15 @@ class BaseDDVAE(BaseEstimator):
             likelihood.check(X)
         return X
 
+    def _holds_rows_out(self):
+        """Return whether the fit needs held-out rows."""
+        return self.early_stopping
+
     def _split(self, X, X_val, likelihood, seed):
         """Return training rows and held-out rows (None where there are none)."""
         if X_val is not None:
             return X, self._validate(X_val, likelihood)
-        if not self.early_stopping:
+        if not self._holds_rows_out():
             return X, None
         n_held_out = math.ceil(self.validation_fraction * X.shape[0])
         if X.shape[0] - n_held_out < 2:
@@ -169,13 +178,12 @@ class BaseDDVAE(BaseEstimator):
             self._check_structure()
         X = self._validate(X, likelihood, reset=not continued, min_rows=2)
         X, X_val = self._split(X, X_val, likelihood, seed)
-        engine = self._engine if continued else self._build_engine(X, likelihood, seed)
-        schedule = self._schedule(X, X_val)
-        history = engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
         if continued:
-            history = _joined(self.history_, history)
+            engine, history = self._fit_further(X, X_val)
+        else:
+            engine, history = self._fit_new(X, X_val, likelihood, seed)
         self._engine = engine
-        self._structure = {name: getattr(self, name) for name in STRUCTURE}
+        self._structure = {name: getattr(self, name) for name in self._structure_names}
         self.history_ = history
         self.loss_curve_ = history["loss"]
         self.validation_scores_ = history.get("validation_elbo")
@@ -192,8 +200,26 @@ class BaseDDVAE(BaseEstimator):
                     f"found {name}={value!r}; set warm_start=False to build another."
                 )
 
+    def _fit_new(self, X, X_val, likelihood, seed):
+        """Return a new engine, trained, and its history."""
+        engine = self._build_engine(X, likelihood, seed)
+        return engine, self._train(engine, X, X_val)
+
+    def _fit_further(self, X, X_val):
+        """Return the fitted engine, trained further, and the history of both fits."""
+        return self._engine, _joined(self.history_, self._train(self._engine, X, X_val))
+
+    def _train(self, engine, X, X_val):
+        """Train an engine for all epochs and return the history."""
+        schedule = self._schedule(X, X_val)
+        return engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
+
+    def _make_prior(self):
+        """Return the prior of a new model."""
+        return resolve_prior(self.prior, self.n_components)
+
     def _build_engine(self, X, likelihood, seed):
-        prior = resolve_prior(self.prior, self.n_components)
+        prior = self._make_prior()
         process = resolve_noising(self.noising, self.n_diffusion_steps)
         schedule = None
         if self.n_diffusion_steps > 0:
@@ -240,7 +266,7 @@ class BaseDDVAE(BaseEstimator):
             bfloat16=self.precision == "bfloat16",
         )
 
-    def _on_epoch(self, schedule):
+    def _on_epoch(self, schedule, stage=""):
         if not self.verbose:
             return None
 
@@ -248,7 +274,7 @@ class BaseDDVAE(BaseEstimator):
             bounds = f"bound {figures['elbo']:.4g} nats a row"
             if "validation_elbo" in figures:
                 bounds += f", held out {figures['validation_elbo']:.4g}"
-            sys.stdout.write(f"Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
+            sys.stdout.write(f"{stage}Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
 
         return report
 
@@ -270,6 +296,10 @@ class BaseDDVAE(BaseEstimator):
         """Return new rows, checked against those of the fit."""
         check_is_fitted(self)
         return self._validate(X, self.likelihood_)
+
+    @property
+    def _n_features_out(self):
+        return self.prior_.n_components
 
     def sample_posterior(self, X, n_samples=1, random_state=None):
         """Draw latents of each row from the posterior q(z|x), equation (3).

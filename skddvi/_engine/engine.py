@@ -168,14 +168,32 @@ class Engine:
         model = self._model_in(Z.dtype)
         return self._by_chunk(Z, lambda z: model.likelihood.mean(model.decoder(z)), chunk)
 
+    def responsibilities(self, X, n_draws):
+        """Return the probability of each part of the prior given each row of X, (n, n_parts).
+
+        The mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for every row.
+        """
+        model = self._model_in(X.dtype)
+        noise = _score_noise(n_draws, model.posterior.noise_size)
+
+        def average(x):
+            draws = noise.to(device=x.device, dtype=x.dtype)[:, None, :].expand(-1, len(x), -1)
+            z = model.posterior.draw(_condition(model, x), draws).z
+            return model.prior.responsibilities(z).mean(0)
+
+        width = max(model.posterior.noise_size, model.prior.n_parts * model.prior.n_components)
+        chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * n_draws)))
+        return self._by_chunk(X, average, chunk)
+
     @torch.no_grad()
-    def sample(self, n_samples, seed):
-        """Return rows drawn from p(x) with their latents, (n, p) and (n, d)."""
+    def sample(self, n_samples, seed, part=None):
+        """Return rows drawn from p(x), or p(x|part), with their latents, (n, p) and (n, d)."""
         model = self._model_in(np.float64)
         generator = torch.Generator(self.device).manual_seed(seed)
         X, Z = [], []
         for start in range(0, n_samples, CHUNK_ROWS):
-            z = model.prior.sample(min(CHUNK_ROWS, n_samples - start), generator).double()
+            n_drawn = min(CHUNK_ROWS, n_samples - start)
+            z = model.prior.sample(n_drawn, generator, part).double()
             X.append(model.likelihood.sample(model.decoder(z), generator).cpu().numpy())
             Z.append(z.cpu().numpy())
         return np.concatenate(X), np.concatenate(Z)

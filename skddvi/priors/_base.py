@@ -33,15 +33,16 @@ class Prior(ByValueModule):
 
     def __init__(self, n_components, part_weights=(1.0,)):
         super().__init__()
-        weights = torch.as_tensor(part_weights, dtype=torch.float64).detach().cpu()
-        weights = weights / weights.sum()
         self.n_components = int(n_components)
-        self.n_parts = len(weights)
-        self.register_buffer("part_weights", weights.float())
         # Constants are kept in float64 and cast when used: a float32 buffer moved to float64
         # would have lost half of its digits for good.
-        self._masters = {"log_part_weights": weights.log()}
-        self._cache = {}
+        self._masters, self._cache = {}, {}
+        if part_weights is not None:  # else they are a subclass's own to keep
+            weights = torch.as_tensor(part_weights, dtype=torch.float64).detach().cpu()
+            weights = weights / weights.sum()
+            self.n_parts = len(weights)
+            self.register_buffer("part_weights", weights.float())
+            self._masters["log_part_weights"] = weights.log()
 
     def __getstate__(self):
         """Return the state without the cached casts, which may live on another device."""
@@ -50,9 +51,14 @@ class Prior(ByValueModule):
     def _apply(self, fn, recurse=True):
         """Move the buffer as any module does, then refill it from float64."""
         super()._apply(fn, recurse)
-        weights = self._masters["log_part_weights"].exp()
-        self.part_weights = weights.to(self.part_weights)
+        if "log_part_weights" in self._masters:
+            weights = self._masters["log_part_weights"].exp()
+            self.part_weights = weights.to(self.part_weights)
         return self
+
+    def _log_part_weights(self, dtype, device):
+        """Return the logarithms of ``part_weights``, (n_parts,)."""
+        return self._constants(dtype, device)["log_part_weights"]
 
     def _constants(self, dtype, device):
         """Return the float64 masters cast to ``dtype`` on ``device``, cached."""
@@ -124,7 +130,7 @@ class Prior(ByValueModule):
             return by_part.gather(-1, part[..., None])[..., 0]
         if self.n_parts == 1:
             return by_part[..., 0]
-        weights = self._constants(by_part.dtype, by_part.device)["log_part_weights"]
+        weights = self._log_part_weights(by_part.dtype, by_part.device)
         return torch.logsumexp(by_part + weights, dim=-1)
 
     def part_log_prob(self, z):
@@ -149,7 +155,7 @@ class Prior(ByValueModule):
     def _draw_parts(self, n_samples, generator):
         if self.n_parts == 1:
             return torch.zeros(n_samples, dtype=torch.long, device=generator.device)
-        weights = self._masters["log_part_weights"].exp().to(generator.device)
+        weights = self._log_part_weights(torch.float64, generator.device).exp()
         if n_samples == 0:
             return torch.zeros(0, dtype=torch.long, device=generator.device)
         return torch.multinomial(weights, n_samples, replacement=True, generator=generator)
