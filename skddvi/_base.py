@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
 from ._engine.trainer import Schedule
@@ -29,6 +30,9 @@ AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
 AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
+# With precision="auto": mixed precision from that many features on. With fewer, matrix products are
+# not where the time goes.
+AUTO_BFLOAT16_FEATURES = 128
 # Draws that the bound of a row is averaged over where one importance sample was asked for.
 N_SCORE_DRAWS = 32
 
@@ -263,8 +267,13 @@ class BaseDDVAE(BaseEstimator):
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            bfloat16=self.precision == "bfloat16",
+            bfloat16=self._uses_bfloat16(X.shape[1]),
         )
+
+    def _uses_bfloat16(self, n_features):
+        if self.precision != "auto":
+            return self.precision == "bfloat16"
+        return n_features >= AUTO_BFLOAT16_FEATURES and has_fast_bfloat16(self.device)
 
     def _on_epoch(self, schedule, stage=""):
         if not self.verbose:

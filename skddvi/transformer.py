@@ -87,8 +87,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
-        precision. What is asked of the fitted model is computed in the dtype of the rows.
+        Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
+        "bfloat16" from 128 features on where the device has instructions for it, else "float32".
+        What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
         "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
         tensors, whatever the device was.

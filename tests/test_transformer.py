@@ -493,6 +493,16 @@ def test_bfloat16_trains():
     assert {p.dtype for p in rough._engine.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_precision_is_mixed_where_it_pays(fast, monkeypatch):
+    monkeypatch.setattr(_base, "has_fast_bfloat16", lambda device: fast)
+    wide = np.tile(X, (1, -(-128 // X.shape[1])))
+    expected = small(precision="bfloat16" if fast else "float32").fit(wide)
+    assert_same_model(expected, small(precision="auto").fit(wide))
+    few = wide[:, :127]
+    assert_same_model(small(precision="float32").fit(few), small(precision="auto").fit(few))
+
+
 def test_works_with_another_default_dtype_of_torch(fitted):
     torch.set_default_dtype(torch.float64)
     try:

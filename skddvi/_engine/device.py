@@ -50,3 +50,11 @@ def resolve_device(name):
             "loky backend, or use device='cpu'."
         )
     return device
+
+
+def has_fast_bfloat16(name):
+    """Return whether the device of that name multiplies matrices of bfloat16 in hardware."""
+    device = resolve_device(name)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
