@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._callbacks import CallbackSupportMixin, epochs
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
 from ._engine.trainer import Schedule
@@ -62,7 +63,7 @@ STRUCTURE = (
 )
 
 
-class BaseDDVAE(BaseEstimator):
+class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     """Base class of the estimators: everything but what one of them is for.
 
     Warning: this class should not be used directly. Use derived classes instead.
@@ -171,7 +172,9 @@ class BaseDDVAE(BaseEstimator):
         X, X_val = self._split(X, X_val, likelihood, seed)
         engine = self._engine if continued else self._build_engine(X, likelihood, seed)
         schedule = self._schedule(X, X_val)
-        history = engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
+        report = self._on_epoch(schedule)
+        with epochs(self, engine, X, schedule.max_iter, report) as on_epoch:
+            history = engine.fit(X, schedule, X_val=X_val, on_epoch=on_epoch)
         if continued:
             history = _joined(self.history_, history)
         self._engine = engine
