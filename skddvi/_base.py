@@ -4,7 +4,9 @@ import copy
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import config_context
@@ -15,6 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._callbacks import CallbackSupportMixin, epochs
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
@@ -67,7 +70,15 @@ STRUCTURE = (
 )
 
 
-class BaseDDVAE(BaseEstimator):
+class FitTask(NamedTuple):
+    """What a fit trains on, and what it calls after each epoch."""
+
+    X: object  # ndarray or CSR matrix of the training rows
+    X_val: object  # the same of held-out rows, or None
+    watch: Callable  # makes an engine's on_epoch of the engine and a report
+
+
+class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     """Base class of the estimators: everything but what one of them is for.
 
     Warning: this class should not be used directly. Use derived classes instead.
@@ -182,10 +193,13 @@ class BaseDDVAE(BaseEstimator):
             self._check_structure()
         X = self._validate(X, likelihood, reset=not continued, min_rows=2)
         X, X_val = self._split(X, X_val, likelihood, seed)
-        if continued:
-            engine, history = self._fit_further(X, X_val)
-        else:
-            engine, history = self._fit_new(X, X_val, likelihood, seed)
+        n_epochs = self._n_trainings() * self._schedule(X, X_val).max_iter
+        with epochs(self, X, n_epochs) as watch:
+            task = FitTask(X, X_val, watch)
+            if continued:
+                engine, history = self._fit_further(task)
+            else:
+                engine, history = self._fit_new(task, likelihood, seed)
         self._engine = engine
         self._structure = {name: getattr(self, name) for name in self._structure_names}
         self.history_ = history
@@ -204,19 +218,24 @@ class BaseDDVAE(BaseEstimator):
                     f"found {name}={value!r}; set warm_start=False to build another."
                 )
 
-    def _fit_new(self, X, X_val, likelihood, seed):
+    def _n_trainings(self):
+        """Return how often a fit goes through all of its epochs."""
+        return 1
+
+    def _fit_new(self, task, likelihood, seed):
         """Return a new engine, trained, and its history."""
-        engine = self._build_engine(X, likelihood, seed)
-        return engine, self._train(engine, X, X_val)
+        engine = self._build_engine(task.X, likelihood, seed)
+        return engine, self._train(engine, task, self._schedule(task.X, task.X_val))
 
-    def _fit_further(self, X, X_val):
+    def _fit_further(self, task):
         """Return the fitted engine, trained further, and the history of both fits."""
-        return self._engine, _joined(self.history_, self._train(self._engine, X, X_val))
+        further = self._train(self._engine, task, self._schedule(task.X, task.X_val))
+        return self._engine, _joined(self.history_, further)
 
-    def _train(self, engine, X, X_val):
-        """Train an engine for all epochs and return the history."""
-        schedule = self._schedule(X, X_val)
-        return engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
+    def _train(self, engine, task, schedule, stage=""):
+        """Train an engine as the schedule says and return the history."""
+        on_epoch = task.watch(engine, self._on_epoch(schedule, stage))
+        return engine.fit(task.X, schedule, X_val=task.X_val, on_epoch=on_epoch)
 
     def _make_prior(self):
         """Return the prior of a new model."""

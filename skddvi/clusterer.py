@@ -379,8 +379,12 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _holds_rows_out(self):
         return self.early_stopping or self.n_init > 1
 
-    def _fit_new(self, X, X_val, likelihood, seed):
+    def _n_trainings(self):
+        return self.n_init
+
+    def _fit_new(self, task, likelihood, seed):
         """Return the best of ``n_init`` engines by their held-out bound, and its history."""
+        X, X_val, _ = task
         if X.shape[0] < self.n_clusters:
             raise ValueError(
                 f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}; give more rows "
@@ -390,13 +394,12 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         scores, best = [], None
         for seed in map(int, seeds):
             engine = self._build_engine(X, likelihood, seed)
-            before, complete = self._pretrain(engine, X, X_val)
+            before, complete = self._pretrain(engine, task)
             responsibilities = self._place_clusters(engine, X, seed)
             history = before
             if complete:
-                further = self._train_jointly(
-                    engine, X, X_val, responsibilities, len(before.get("loss", []))
-                )
+                n_epochs_before = len(before.get("loss", []))
+                further = self._train_jointly(engine, task, responsibilities, n_epochs_before)
                 history = _joined(before, further) if before else further
             if self.n_init > 1:
                 held_out = X if X_val is None else X_val
@@ -407,23 +410,22 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.restart_scores_ = np.array(scores) if self.n_init > 1 else None
         return best
 
-    def _fit_further(self, X, X_val):
+    def _fit_further(self, task):
         """Return the fitted engine, trained further, and the history of both fits."""
-        responsibilities = self._engine.responsibilities(X, N_RESPONSIBILITY_DRAWS)
+        responsibilities = self._engine.responsibilities(task.X, N_RESPONSIBILITY_DRAWS)
         self.restart_scores_ = None
-        further = self._train_jointly(self._engine, X, X_val, responsibilities, 0)
+        further = self._train_jointly(self._engine, task, responsibilities, 0)
         return self._engine, _joined(self.history_, further)
 
-    def _pretrain(self, engine, X, X_val):
+    def _pretrain(self, engine, task):
         """Train with all clusters in one place; return the history and whether it is complete."""
-        schedule = self._schedule(X, X_val)
+        schedule = self._schedule(task.X, task.X_val)
         n_epochs = min(round(self.pretraining * schedule.max_iter), schedule.max_iter - 1)
         if n_epochs == 0:
             return {}, True
         engine.model.prior.requires_grad_(False)
         schedule = dataclasses.replace(schedule, max_iter=n_epochs, early_stopping=False)
-        report = self._on_epoch(schedule, "Pretraining, ")
-        history = engine.fit(X, schedule, X_val=X_val, on_epoch=report)
+        history = self._train(engine, task, schedule, "Pretraining, ")
         # It stops early where it was interrupted or diverged.
         return history, len(history["loss"]) == n_epochs
 
@@ -434,9 +436,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         engine.model.prior.set_components(*_moments(draws, labels, self.n_clusters))
         return np.eye(self.n_clusters)[labels]
 
-    def _train_jointly(self, engine, X, X_val, responsibilities, n_epochs_before):
+    def _train_jointly(self, engine, task, responsibilities, n_epochs_before):
         """Train clusters and networks for the epochs that are left, and return the history."""
-        schedule = self._schedule(X, X_val)
+        schedule = self._schedule(task.X, task.X_val)
         schedule = dataclasses.replace(
             schedule,
             max_iter=schedule.max_iter - n_epochs_before,
@@ -445,11 +447,11 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         prior = engine.model.prior
         prior.learn()
         if self.agreement_weight > 0 and self.n_clusters > 1:
-            _, neighbors = nearest_neighbors(engine.embed(X), self.n_neighbors)
+            _, neighbors = nearest_neighbors(engine.embed(task.X), self.n_neighbors)
             agreement = NeighborAgreement(prior, neighbors, responsibilities, self.agreement_weight)
             term = agreement.name, agreement.weight, agreement
             schedule = dataclasses.replace(schedule, regularizers=(*schedule.regularizers, term))
-        return engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
+        return self._train(engine, task, schedule)
 
     def _initial_labels(self, Z, seed):
         """Return a first cluster for each row from its latents, (n,)."""

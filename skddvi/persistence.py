@@ -42,6 +42,8 @@ BUILDING_BLOCKS = {
         regularizers.NeighborhoodPreservation,
     )
 }
+# The engine is saved apart, and callbacks are code.
+NOT_SAVED = ("_engine", "_skl_callbacks")
 
 
 def save(estimator, path):
@@ -101,7 +103,7 @@ def save(estimator, path):
     attributes = {
         name: value
         for name, value in vars(estimator).items()
-        if name not in parameters and name != "_engine"
+        if name not in parameters and name not in NOT_SAVED
     }
     encoder = Encoder(BUILDING_BLOCKS)
     try:
