@@ -59,7 +59,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_neighbors : int, default=15
         Number of nearest neighbours of a row in the pretrained latents, for ``init="neighbors"``
         and for the agreement; all other rows where there are fewer.
-    agreement_weight : float, default=5.0
+    agreement_weight : float, default=25.0
         Factor of the agreement of neighbours in the loss, in nats a row: minus the logarithm of the
         probability that a row is in the same cluster as its neighbours [4]_. 0 leaves it out.
     prior : str or object, default="normal"
@@ -274,7 +274,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         init="neighbors",
         pretraining=0.5,
         n_neighbors=15,
-        agreement_weight=5.0,
+        agreement_weight=25.0,
         prior="normal",
         likelihood="gaussian",
         noising="cosine",

@@ -14,6 +14,7 @@ numpydoc_validate = pytest.importorskip("numpydoc.validate")
 
 MODULES = [
     "skddvi.priors",
+    "skddvi.mixture_prior",
     "skddvi.likelihoods",
     "skddvi.noising",
     "skddvi.regularizers",
