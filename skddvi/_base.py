@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
@@ -142,37 +142,54 @@ class BaseDDVAE(BaseEstimator):
             likelihood.check(X)
         return X
 
-    def _split(self, X, X_val, likelihood, seed):
-        """Return training rows and held-out rows (None where there are none)."""
-        if X_val is not None:
-            return X, self._validate(X_val, likelihood)
+    def _split(self, n_rows, seed, labels=None):
+        """Return the indices of training rows and of held-out rows (None where there are none)."""
+        rows = np.arange(n_rows)
         if not self.early_stopping:
-            return X, None
-        n_held_out = math.ceil(self.validation_fraction * X.shape[0])
-        if X.shape[0] - n_held_out < 2:
+            return rows, None
+        n_held_out = math.ceil(self.validation_fraction * n_rows)
+        if n_rows - n_held_out < 2:
             warnings.warn(
-                f"validation_fraction={self.validation_fraction} of {X.shape[0]} rows leaves fewer "
+                f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves fewer "
                 "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
                 UserWarning,
                 stacklevel=5,
             )
-            return X, None
-        return train_test_split(X, test_size=n_held_out, random_state=seed)
+            return rows, None
+        return train_test_split(rows, test_size=n_held_out, random_state=seed)
 
     # ---------------------------------------------------------------------- fit
 
-    def _fit(self, X, X_val):
-        """Validate, build or take over the engine, train it, and keep what it says."""
+    def _fit(self, X, X_val, labels=None, labels_val=None):
+        """Validate, build or take over the engine, train it, and keep what it says.
+
+        ``labels``, where an estimator has them, are the class codes of the rows.
+        """
         seed = _seed(self.random_state)
         likelihood = resolve_likelihood(self.likelihood)
         continued = self.warm_start and hasattr(self, "_engine")
         if continued:
             self._check_structure()
         X = self._validate(X, likelihood, reset=not continued, min_rows=2)
-        X, X_val = self._split(X, X_val, likelihood, seed)
+        check_consistent_length(X, labels)
+        if X_val is not None:
+            X_val = self._validate(X_val, likelihood)
+            check_consistent_length(X_val, labels_val)
+        else:
+            rows, held_out = self._split(X.shape[0], seed, labels)
+            if held_out is not None:
+                X, X_val = X[rows], X[held_out]
+                if labels is not None:
+                    labels, labels_val = labels[rows], labels[held_out]
         engine = self._engine if continued else self._build_engine(X, likelihood, seed)
         schedule = self._schedule(X, X_val)
-        history = engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
+        history = engine.fit(
+            X,
+            schedule,
+            X_val=X_val,
+            on_epoch=self._on_epoch(schedule),
+            make_loop=self._loop_maker(engine, labels, labels_val),
+        )
         if continued:
             history = _joined(self.history_, history)
         self._engine = engine
@@ -193,15 +210,25 @@ class BaseDDVAE(BaseEstimator):
                     f"found {name}={value!r}; set warm_start=False to build another."
                 )
 
+    def _loop_maker(self, engine, labels, labels_val):
+        """Return what makes the training loop; None for that of the bound alone."""
+        return None
+
+    def _make_prior(self):
+        return resolve_prior(self.prior, self.n_components)
+
+    def _make_engine(self, *args, **kwargs):
+        return Engine(*args, **kwargs)
+
     def _build_engine(self, X, likelihood, seed):
-        prior = resolve_prior(self.prior, self.n_components)
+        prior = self._make_prior()
         process = resolve_noising(self.noising, self.n_diffusion_steps)
         schedule = None
         if self.n_diffusion_steps > 0:
             alpha, sigma = process.coefficients(self.n_diffusion_steps)
             transitions = [np.append(0.0, c) for c in posterior_coefficients(alpha, sigma)]
             schedule = alpha, sigma, transitions
-        return Engine(
+        return self._make_engine(
             prior,
             likelihood.fit(X),
             schedule,
