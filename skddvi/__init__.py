@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from .classifier import DDVAEClassifier
 from .transformer import DDVAETransformer
 
-__all__ = ["DDVAETransformer", "__version__"]
+__all__ = ["DDVAEClassifier", "DDVAETransformer", "__version__"]

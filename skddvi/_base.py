@@ -44,6 +44,11 @@ RESERVED_TERMS = {
     "chain",
     "last_step",
     "kl_per_dimension",
+    "class_prior",
+    "class_entropy",
+    "classification",
+    "accuracy",
+    "pairs",
     "sleep",
     "loss",
 }

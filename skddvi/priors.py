@@ -814,17 +814,21 @@ class UserPrior(Prior):
         return "" if isinstance(self.prior, nn.Module) else f"prior={self.prior!r}"
 
 
-def resolve_prior(prior, n_components):
+def resolve_prior(prior, n_components, n_parts=10, gap=4.3):
     """Return the prior that a parameter value stands for.
 
     Parameters
     ----------
     prior : {"normal", "gaussian_mixture", "pinwheel", "swiss_roll", "square"} or object
         A name, a :class:`Prior`, or a user's object as :class:`UserPrior` describes.
-        "gaussian_mixture" has ten components: on a ring in two dimensions, spread as evenly as
-        the dimension allows elsewhere.
+        "gaussian_mixture" has its components on a ring in two dimensions, spread as evenly as the
+        dimension allows elsewhere.
     n_components : int
         Dimension of the latent space.
+    n_parts : int, default=10
+        Number of parts of a prior that is named; "normal" has one.
+    gap : float, default=4.3
+        Distance of neighbouring components of "gaussian_mixture" in their standard deviations.
 
     Returns
     -------
@@ -849,10 +853,12 @@ def resolve_prior(prior, n_components):
     """
     named = {
         "normal": lambda: NormalPrior(n_components),
-        "gaussian_mixture": lambda: GaussianMixturePrior(*_even_mixture(10, n_components)),
-        "pinwheel": PinwheelPrior,
-        "swiss_roll": SwissRollPrior,
-        "square": SquarePrior,
+        "gaussian_mixture": lambda: GaussianMixturePrior(
+            *_even_mixture(n_parts, n_components, gap)
+        ),
+        "pinwheel": lambda: PinwheelPrior(n_parts),
+        "swiss_roll": lambda: SwissRollPrior(n_parts),
+        "square": lambda: SquarePrior(n_parts),
     }
     if isinstance(prior, str):
         if prior not in named:
@@ -874,12 +880,12 @@ def resolve_prior(prior, n_components):
     return resolved
 
 
-def _even_mixture(n_parts, n_components):
+def _even_mixture(n_parts, n_components, gap):
     """Return means and scales of evenly spread components with variance one on every axis.
 
     The centres are (cos t, sin t, cos 2t, sin 2t, ...) at n_parts angles t, with (-1)^k as an
     odd last axis: a ring in two dimensions, a regular simplex in n_parts - 1. Axes beyond that
-    are standard normal. Neighbours lie 4.3 standard deviations apart.
+    are standard normal. Neighbours lie ``gap`` standard deviations apart.
     """
     if n_components == 1:
         means = np.linspace(-1, 1, n_parts)[:, None]
@@ -897,7 +903,7 @@ def _even_mixture(n_parts, n_components):
     means[:, occupied] /= std[occupied]
     gaps = np.linalg.norm(means[:, None] - means[None], axis=-1)
     nearest = gaps[gaps > 0].min()
-    scale = nearest / math.hypot(4.3, nearest)
+    scale = nearest / math.hypot(gap, nearest)
     scales = np.where(occupied, scale, 1.0)
     return means * math.sqrt(1 - scale**2), np.tile(scales, (n_parts, 1))
 
