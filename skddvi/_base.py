@@ -48,6 +48,7 @@ RESERVED_TERMS = {
     "class_entropy",
     "classification",
     "accuracy",
+    "consistency",
     "pairs",
     "sleep",
     "loss",

@@ -72,16 +72,21 @@ class DDVAEClassifier(
     kl_weight : float, default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
         term is the evidence lower bound, equation (4).
-    kl_warmup : float, default=0.2
+    kl_warmup : float, default=0.0
         Share of the gradient steps, from 0 to 1, during which the factor rises linearly from 0 to
-        ``kl_weight``.
+        ``kl_weight``. While it is low, latents need not lie in the part of their class, and what
+        the bound says of classes is noise: hence none by default.
     classification_weight : float, default=10.0
         Factor of the cross-entropy of the labelled rows in the objective (10). A step sees them
         about as often as unlabelled ones, however few they are.
     label_smoothing : float, default=0.0
         Share of the target that the cross-entropy spreads evenly over all classes, from 0 to below
         1 [3]_. It makes probabilities less extreme.
-    class_tolerance : float, default=0.05
+    consistency_weight : float, default=10.0
+        Factor of the consistency term (11) in the objective: how much q(l|x) changes, in nats, when
+        a row moves a little in the direction in which it changes most (virtual adversarial
+        training [5]_). It keeps class boundaries away from rows, labelled or not. 0 leaves it out.
+    class_tolerance : float, default=0.3
         Classes with q(l|x) of at least this are always evaluated in the sum over classes of an
         unlabelled row; a less probable one is evaluated with probability ``q(l|x) /
         class_tolerance`` and weighs so much more, which leaves the sum and its gradient unbiased. A
@@ -172,7 +177,7 @@ class DDVAEClassifier(
           nothing of the rows;
         - "classification", the cross-entropy of the labelled rows, and "accuracy", the share of
           them that was classified rightly, both as seen in the steps of the epoch;
-        - "sleep", equation (5) with the class, where it is on;
+        - "sleep", equation (5) with the class, and "consistency", equation (11), where they are on;
         - "pairs", for how many classes a row was evaluated;
         - the name of each regulariser, before its weight;
         - "loss", as ``loss_curve_``;
@@ -216,6 +221,8 @@ class DDVAEClassifier(
     .. [3] Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., and Wojna, Z. (2016). Rethinking the
        inception architecture for computer vision. CVPR. arXiv:1512.00567.
     .. [4] Ho, J., and Salimans, T. (2022). Classifier-free diffusion guidance. arXiv:2207.12598.
+    .. [5] Miyato, T., Maeda, S., Koyama, M., and Ishii, S. (2018). Virtual adversarial training: a
+       regularization method for supervised and semi-supervised learning. TPAMI. arXiv:1704.03976.
 
     Examples
     --------
@@ -240,6 +247,7 @@ class DDVAEClassifier(
         "n_components": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "classification_weight": [Interval(Real, 0, None, closed="left")],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "consistency_weight": [Interval(Real, 0, None, closed="left")],
         "class_tolerance": [Interval(Real, 0, 1, closed="both")],
         "unlabeled": "no_validation",
     }
@@ -255,10 +263,11 @@ class DDVAEClassifier(
         sleep="auto",
         sleep_weight=0.3,
         kl_weight=1.0,
-        kl_warmup=0.2,
+        kl_warmup=0.0,
         classification_weight=10.0,
         label_smoothing=0.0,
-        class_tolerance=0.05,
+        consistency_weight=10.0,
+        class_tolerance=0.3,
         unlabeled="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
@@ -288,6 +297,7 @@ class DDVAEClassifier(
         self.kl_warmup = kl_warmup
         self.classification_weight = classification_weight
         self.label_smoothing = label_smoothing
+        self.consistency_weight = consistency_weight
         self.class_tolerance = class_tolerance
         self.unlabeled = unlabeled
         self.regularizer = regularizer
@@ -516,6 +526,7 @@ class DDVAEClassifier(
             labels_val,
             weight=self.classification_weight,
             smoothing=self.label_smoothing,
+            consistency_weight=self.consistency_weight,
             tolerance=self.class_tolerance,
         )
 

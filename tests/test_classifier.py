@@ -23,20 +23,25 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skddvi import DDVAEClassifier
+from skddvi._engine import semisupervised
 from skddvi._engine.class_engine import ClassEngine, guided_latents
 from skddvi._engine.engine import _score_noise
 from skddvi._engine.objective import bound_terms
+from skddvi._engine.rows import Rows
 from skddvi._engine.semisupervised import (
     UNLABELLED,
     likely_pairs,
     sum_over_classes,
     training_pairs,
 )
+from skddvi._engine.trainer import Schedule
 from skddvi._labels import encode_labels
 from skddvi.priors import GaussianMixturePrior, PinwheelPrior
 
 ROOT = Path(__file__).parents[1]
 N_CLASSES = 3
+GENERATOR = torch.Generator().manual_seed(0)
+SCHEDULE = Schedule(max_iter=1, batch_size=10, learning_rate=1e-3)
 
 
 def make_rows(n_rows=90, seed=0):
@@ -401,6 +406,7 @@ def test_the_picture_of_a_curved_prior_has_a_class_an_arm():
         ("n_components", "two"),
         ("classification_weight", -1.0),
         ("label_smoothing", 1.0),
+        ("consistency_weight", -1.0),
         ("class_tolerance", -0.1),
         ("class_tolerance", 2.0),
     ],
@@ -714,28 +720,53 @@ def test_early_stopping_keeps_the_best_epoch():
 # ----------------------------------------------------------------------- what it is for
 
 
-def test_two_moons_with_few_labels():
+def compare(X, y, n_a_class, alone, **params):
+    """Return accuracies on rows without a label of DDVAEClassifier and of labels alone, by seed."""
     ours, labels_only = [], []
     for seed in range(3):
-        X, y = make_moons(400, noise=0.08, random_state=seed)
-        few = few_labels(y, 3, seed)
+        few = few_labels(y, n_a_class, seed)
         labelled = few >= 0
-        model = DDVAEClassifier(random_state=seed).fit(X, few)
+        model = DDVAEClassifier(random_state=seed, **params).fit(X, few)
         ours.append(model.score(X[~labelled], y[~labelled]))
-        alone = LogisticRegression().fit(X[labelled], y[labelled])
+        alone.fit(X[labelled], y[labelled])
         labels_only.append(alone.score(X[~labelled], y[~labelled]))
+    return ours, labels_only
+
+
+def test_two_moons_with_few_labels():
+    X, y = make_moons(300, noise=0.08, random_state=0)
+    params = {"hidden_layer_sizes": (64, 64), "max_iter": 60}
+    ours, labels_only = compare(X, y, 4, LogisticRegression(), **params)
     assert np.mean(ours) > np.mean(labels_only), (ours, labels_only)
 
 
-def test_digits_with_and_without_unlabelled_rows():
+def test_digits_with_few_labels():
     X, y = load_digits(return_X_y=True)
-    ours, labels_only = [], []
-    for seed in range(2):
-        few = few_labels(y, 5, seed)
-        labelled = few >= 0
-        params = {"max_iter": 40, "hidden_layer_sizes": (128,), "random_state": seed}
-        model = DDVAEClassifier(**params).fit(X, few)
-        ours.append(model.score(X[~labelled], y[~labelled]))
-        alone = LogisticRegression(max_iter=1000).fit(X[labelled] / 16, y[labelled])
-        labels_only.append(alone.score(X[~labelled] / 16, y[~labelled]))
-    assert np.mean(ours) > np.mean(labels_only), (ours, labels_only)
+    params = {"hidden_layer_sizes": (128,), "max_iter": 25}
+    ours, labels_only = compare(X[:700], y[:700], 5, LogisticRegression(max_iter=1000), **params)
+    assert np.mean(ours) > np.mean(labels_only) + 0.02, (ours, labels_only)
+
+
+def test_consistency_asks_for_more_than_a_random_direction(fitted):
+    X, y = make_rows()
+    engine = fitted._engine
+    loop = engine.loop_maker(
+        few_labels(y, 5), None, weight=1.0, smoothing=0.0, consistency_weight=1.0, tolerance=0.3
+    )(engine.model, Rows(X.astype(np.float32), torch.device("cpu")), SCHEDULE, GENERATOR, None)
+    inputs = engine.model.likelihood.encode(torch.as_tensor(X, dtype=torch.float32))
+    log_q = engine.model.log_class_probabilities(inputs).detach()
+    found = float(loop.consistency(inputs, log_q))
+    size = semisupervised.CONSISTENCY_RADIUS * inputs.norm(dim=-1).mean()
+    noise = torch.randn(50, *inputs.shape, generator=GENERATOR)
+    moved = inputs + size * torch.nn.functional.normalize(noise, dim=-1)
+    random = np.mean([float(loop.divergence(rows, log_q)) for rows in moved])
+    assert found > 1.5 * random > 0.0
+    assert float(loop.divergence(inputs, log_q)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_consistency_can_be_left_out():
+    X, y = make_rows(40)
+    assert "consistency" in small().fit(X, y).history_
+    assert "consistency" not in small(consistency_weight=0.0).fit(X, y).history_
+    # Rows that do not vary have no direction.
+    assert np.isfinite(small().fit(np.ones((20, 3)), y[:20]).loss_curve_).all()

@@ -41,7 +41,8 @@ class ClassEngine(Engine):
     def log_class_probabilities(self, X):
         """Return log q(l|x), (n, C)."""
         model = self._model_in(X.dtype)
-        return self._by_chunk(X, lambda x: _features(model, x).log_q)
+        encode = model.likelihood.encode
+        return self._by_chunk(X, lambda x: model.log_class_probabilities(encode(x)))
 
     def embed(self, X):
         """Return the noise-free latents of the rows under their most probable class, (n, d)."""
@@ -97,7 +98,7 @@ class ClassEngine(Engine):
         """Return a lower bound on log p(x) of each row of X, (n,), in nats.
 
         The sum over classes is exact up to the negligible ones: equation (9) for one importance
-        sample, equation (11) for more. The noise is one fixed array for every row and class.
+        sample, equation (12) for more. The noise is one fixed array for every row and class.
         """
         model = self._model_in(X.dtype)
         n_draws = n_repeats * n_importance_samples

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import cross_entropy, kl_div, normalize, silu
 
 from .model import LatentVariableModel
 from .networks import linear
@@ -25,6 +25,11 @@ N_PART_DRAWS = 2000
 UNLABELLED = -1
 # Entries of the decoder's output held at once in a gradient step; more pairs are thinned out.
 PAIR_ENTRIES = 2**26
+# The consistency term moves a row by this share of the rows' mean length, and looks at this share
+# for the direction to move in.
+CONSISTENCY_RADIUS, CONSISTENCY_PROBE = 0.25, 0.1
+# Gradients shorter than this have no direction.
+TINY = 1e-30
 # Where no gradient is taken, classes less probable than this are left out of the sum.
 NEGLIGIBLE = 1e-4
 
@@ -89,6 +94,10 @@ class ClassModel(LatentVariableModel):
         body = self.posterior.body(inputs)
         log_q = torch.log_softmax(self.classifier(body), dim=-1)
         return RowFeatures(self.posterior.head(body), self.class_hidden(body), log_q)
+
+    def log_class_probabilities(self, inputs):
+        """Return log q(l|x) of encoded rows, (n, C)."""
+        return torch.log_softmax(self.classifier(self.posterior.body(inputs)), dim=-1)
 
     def condition(self, features, rows, classes):
         """Return what the posterior q(z|x, l) keeps of pairs of row and class, each (m,)."""
@@ -179,8 +188,8 @@ class Labels:
     validation_codes: torch.Tensor | None
     weight: float
     smoothing: float
+    consistency_weight: float
     tolerance: float
-    head_weight: float = 1.0
 
 
 class ClassLoop(_Loop):
@@ -209,9 +218,6 @@ class ClassLoop(_Loop):
         n_tolerated = PAIR_ENTRIES / (n * x.shape[1])
         tolerance = max(told.tolerance, 1.0 / n_tolerated) if n_tolerated < 64 else told.tolerance
         pairs = training_pairs(awake.log_q, labels.to(x.device), tolerance, generator)
-        if told.head_weight != 1.0:
-            w = pairs.weights
-            pairs = pairs._replace(weights=w.detach() + told.head_weight * (w - w.detach()))
         condition = model.condition(awake, pairs.rows, pairs.classes)
         shape = len(pairs.rows), model.posterior.noise_size
         noise = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float32)
@@ -231,6 +237,10 @@ class ClassLoop(_Loop):
         figures["classification"] = error.detach()
         figures["accuracy"] = (log_q[seen].argmax(-1) == labels[seen]).float().mean()
         loss = loss + told.weight * error
+        if told.consistency_weight > 0.0:
+            consistency = self.consistency(inputs[0], awake.log_q.detach())
+            figures["consistency"] = consistency.detach()
+            loss = loss + told.consistency_weight * consistency
         if asleep:
             start = n + len(extra)
             dreams = RowFeatures(*(part[start:] for part in everything))
@@ -242,6 +252,24 @@ class ClassLoop(_Loop):
             loss = loss + schedule.sleep_weight * sleep
         figures["pairs"] = torch.tensor(len(pairs.rows) / n)
         return loss, figures, likely.z
+
+    def consistency(self, inputs, log_q):
+        """Return KL(q(l|x) || q(l|x + r)) for the worst small r of each row, equation (11).
+
+        Virtual adversarial training (Miyato et al. 2018), with one step of the power method.
+        """
+        size = inputs.norm(dim=-1).mean()
+        step = torch.randn(
+            inputs.shape, generator=self.generator, device=inputs.device, dtype=inputs.dtype
+        )
+        step = (CONSISTENCY_PROBE * size * normalize(step, dim=-1)).requires_grad_()
+        (uphill,) = torch.autograd.grad(self.divergence(inputs + step, log_q), step)
+        step = CONSISTENCY_RADIUS * size * normalize(uphill, dim=-1, eps=TINY)
+        return self.divergence(inputs + step, log_q)
+
+    def divergence(self, inputs, log_q):
+        moved = self.model.log_class_probabilities(inputs)
+        return kl_div(moved, log_q, log_target=True, reduction="batchmean")
 
     def extra_labelled(self, n_rows, n_labelled):
         """Return further labelled rows, so that half as many as a batch has are seen each step."""
@@ -270,7 +298,7 @@ class ClassLoop(_Loop):
         error = n_right = 0.0
         for indices in torch.split(labelled, CHUNK_ROWS) if len(labelled) else ():
             x = self.validation_rows.batch(indices)
-            log_q = self.model.features(self.model.likelihood.encode(x)).log_q
+            log_q = self.model.log_class_probabilities(self.model.likelihood.encode(x))
             given = labels[indices].to(x.device)
             smoothing = self.labels.smoothing
             error += cross_entropy(log_q, given, reduction="sum", label_smoothing=smoothing).item()
