@@ -63,3 +63,16 @@ def latent_nll(embedding, prior_draws, seed, max_rows=2000):
         "latent_nll": float(-kde.score_samples(prior_draws).mean()),
         "kde_bandwidth": float(bandwidth),
     }
+
+
+def expected_calibration_error(probabilities, y, classes, n_bins=15):
+    """Mean distance of confidence and accuracy over bins of confidence (Guo et al. 2017).
+
+    `probabilities` (n, n_classes) are those of `classes`, `y` (n,) the true labels; the bins have
+    equal width and count by the rows in them.
+    """
+    confidence = probabilities.max(axis=1)
+    right = classes[probabilities.argmax(axis=1)] == y
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(y))

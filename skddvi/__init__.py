@@ -1,7 +1,8 @@
-"""Denoising Diffusion Variational Inference for scikit-learn users."""
+"""Latent-variable models with diffusion posteriors, as scikit-learn estimators."""
 
 __version__ = "0.1.0"
 
+from .classifier import DDVAEClassifier
 from .cluster_number import ClusterNumberScan, cluster_number_scan
 from .clusterer import DDVAEClusterer
 from .persistence import load, save
@@ -9,6 +10,7 @@ from .transformer import DDVAETransformer
 
 __all__ = [
     "ClusterNumberScan",
+    "DDVAEClassifier",
     "DDVAEClusterer",
     "DDVAETransformer",
     "__version__",

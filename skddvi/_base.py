@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ._callbacks import CallbackSupportMixin, epochs
 from ._engine.device import has_fast_bfloat16
@@ -52,6 +52,12 @@ RESERVED_TERMS = {
     "chain",
     "last_step",
     "kl_per_dimension",
+    "class_prior",
+    "class_entropy",
+    "classification",
+    "accuracy",
+    "consistency",
+    "pairs",
     "sleep",
     "neighbor_agreement",
     "loss",
@@ -76,6 +82,8 @@ class FitTask(NamedTuple):
     X: object  # ndarray or CSR matrix of the training rows
     X_val: object  # the same of held-out rows, or None
     watch: Callable  # makes an engine's on_epoch of the engine and a report
+    labels: object = None  # codes of the training rows' classes, where the estimator has any
+    labels_val: object = None
 
 
 class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
@@ -167,35 +175,46 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         """Return whether the fit needs held-out rows."""
         return self.early_stopping
 
-    def _split(self, X, X_val, likelihood, seed):
-        """Return training rows and held-out rows (None where there are none)."""
-        if X_val is not None:
-            return X, self._validate(X_val, likelihood)
+    def _split(self, n_rows, seed, labels=None):
+        """Return the indices of training rows and of held-out rows (None where there are none)."""
+        rows = np.arange(n_rows)
         if not self._holds_rows_out():
-            return X, None
-        n_held_out = math.ceil(self.validation_fraction * X.shape[0])
-        if X.shape[0] - n_held_out < 2:
+            return rows, None
+        n_held_out = math.ceil(self.validation_fraction * n_rows)
+        if n_rows - n_held_out < 2:
             warn(
-                f"validation_fraction={self.validation_fraction} of {X.shape[0]} rows leaves fewer "
+                f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves fewer "
                 "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
             )
-            return X, None
-        return train_test_split(X, test_size=n_held_out, random_state=seed)
+            return rows, None
+        return train_test_split(rows, test_size=n_held_out, random_state=seed)
 
     # ---------------------------------------------------------------------- fit
 
-    def _fit(self, X, X_val):
-        """Validate, build or take over the engine, train it, and keep what it says."""
+    def _fit(self, X, X_val, labels=None, labels_val=None):
+        """Validate, build or take over the engine, train it, and keep what it says.
+
+        ``labels``, where an estimator has them, are the class codes of the rows.
+        """
         seed = _seed(self.random_state)
         likelihood = resolve_likelihood(self.likelihood)
         continued = self.warm_start and hasattr(self, "_engine")
         if continued:
             self._check_structure()
         X = self._validate(X, likelihood, reset=not continued, min_rows=2)
-        X, X_val = self._split(X, X_val, likelihood, seed)
+        check_consistent_length(X, labels)
+        if X_val is not None:
+            X_val = self._validate(X_val, likelihood)
+            check_consistent_length(X_val, labels_val)
+        else:
+            rows, held_out = self._split(X.shape[0], seed, labels)
+            if held_out is not None:
+                X, X_val = X[rows], X[held_out]
+                if labels is not None:
+                    labels, labels_val = labels[rows], labels[held_out]
         n_epochs = self._n_trainings() * self._schedule(X, X_val).max_iter
         with epochs(self, X, n_epochs) as watch:
-            task = FitTask(X, X_val, watch)
+            task = FitTask(X, X_val, watch, labels, labels_val)
             if continued:
                 engine, history = self._fit_further(task)
             else:
@@ -234,12 +253,24 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _train(self, engine, task, schedule, stage=""):
         """Train an engine as the schedule says and return the history."""
-        on_epoch = task.watch(engine, self._on_epoch(schedule, stage))
-        return engine.fit(task.X, schedule, X_val=task.X_val, on_epoch=on_epoch)
+        return engine.fit(
+            task.X,
+            schedule,
+            X_val=task.X_val,
+            on_epoch=task.watch(engine, self._on_epoch(schedule, stage)),
+            make_loop=self._loop_maker(engine, task),
+        )
+
+    def _loop_maker(self, engine, task):
+        """Return what makes the training loop; None for that of the bound alone."""
+        return None
 
     def _make_prior(self):
         """Return the prior of a new model."""
         return resolve_prior(self.prior, self.n_components)
+
+    def _make_engine(self, *args, **kwargs):
+        return Engine(*args, **kwargs)
 
     def _build_engine(self, X, likelihood, seed):
         prior = self._make_prior()
@@ -249,7 +280,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             alpha, sigma = process.coefficients(self.n_diffusion_steps)
             transitions = [np.append(0.0, c) for c in posterior_coefficients(alpha, sigma)]
             schedule = alpha, sigma, transitions
-        return Engine(
+        return self._make_engine(
             prior,
             likelihood.fit(X),
             schedule,

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import N_SCORE_DRAWS, STRUCTURE, BaseDDVAE, _joined, _positive_integer, _seed
 from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
+from ._warn import warn
 from .mixture_prior import MixturePrior
 from .priors import resolve_prior
 
@@ -32,9 +33,9 @@ N_MIXTURE_STARTS, FULL_COVARIANCE_ROWS = 5, 10
 class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseDDVAE):
     """Clustering by a mixture in the latent space of a diffusion variational autoencoder.
 
-    The model of :class:`DDVAETransformer` with a learned mixture for its prior, equation (8): a row
-    belongs to a cluster k, its latent is drawn around the centre of that cluster, and the decoder
-    makes the row of the latent [1]_ [2]_. Centres, spreads and weights of the clusters are trained
+    The model of :class:`DDVAETransformer` with a learned mixture for its prior, equation (13): a
+    row belongs to a cluster k, its latent is drawn around the centre of that cluster, and the
+    decoder makes the row of the latent [1]_ [2]_. Centres, spreads and weights of the clusters are trained
     with the networks by the evidence lower bound; no label is used. See the :doc:`/user_guide` for
     the mathematics.
 
@@ -208,7 +209,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     together, so that clusters pull their rows together wherever that does not cost the
     reconstruction too much; the agreement of neighbours keeps cluster borders out of dense places.
 
-    :meth:`predict_proba` is the mean of p(k|z) over draws from the posterior q(z|x), equation (9),
+    :meth:`predict_proba` is the mean of p(k|z) over draws from the posterior q(z|x), equation (14),
     with the same noise for every row, so that a row's cluster depends on no other row. Numbers
     given to clusters mean nothing, and another seed gives other clusters where the data leave the
     choice open: :func:`cluster_number_scan` measures that.
@@ -384,7 +385,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _fit_new(self, task, likelihood, seed):
         """Return the best of ``n_init`` engines by their held-out bound, and its history."""
-        X, X_val, _ = task
+        X, X_val = task.X, task.X_val
         if X.shape[0] < self.n_clusters:
             raise ValueError(
                 f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}; give more rows "
@@ -485,11 +486,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.covariances_ = prior.scales.detach().double().cpu().numpy() ** 2
         n_empty = self.n_clusters - self.n_clusters_effective_
         if n_empty:
-            warnings.warn(
+            warn(
                 f"{n_empty} of n_clusters={self.n_clusters} clusters hold no training row; lower "
                 f"n_clusters to {self.n_clusters_effective_}, or raise n_init or max_iter.",
-                UserWarning,
-                stacklevel=4,
             )
 
     # ---------------------------------------------------------------------- the fitted model
@@ -514,7 +513,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self._engine.embed(X)
 
     def predict_proba(self, X):
-        """Return the probability of each cluster for the rows of X, equation (9).
+        """Return the probability of each cluster for the rows of X, equation (14).
 
         Parameters
         ----------

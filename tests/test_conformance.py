@@ -16,10 +16,10 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
-from skddvi import DDVAEClusterer, DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 
 ROOT = Path(__file__).parents[1]
-ESTIMATORS = {"DDVAEClusterer": DDVAEClusterer, "DDVAETransformer": DDVAETransformer}
+ESTIMATORS = {cls.__name__: cls for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer)}
 
 # How many checks check_estimator makes of each, by version of scikit-learn. None may fail, and
 # there is no list of checks that are expected to.
@@ -117,10 +117,10 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np, sklearn, torch
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from skddvi import DDVAEClusterer, DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 
 passed = []
-for cls in (DDVAEClusterer, DDVAETransformer):
+for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer):
     for estimator, check in estimator_checks_generator(cls(), mark=None):
         name = getattr(check, "func", check).__name__
         if name in json.loads(sys.argv[1]):

@@ -63,7 +63,12 @@ class Engine:
             "activation": activation,
         }
         model = build_model(prior, likelihood, generator=self.generator, **self.build)
-        self.model = model.to(self.device, torch.float32)  # whatever torch's default dtype is
+        # In single precision, whatever torch's default dtype is.
+        self.model = self._extended(model).to(self.device, torch.float32)
+
+    def _extended(self, model):
+        """Return the untrained model with what another kind of engine adds to it."""
+        return model
 
     def __getstate__(self):
         """Keep CPU tensors only, so that a model trained on a GPU opens anywhere."""
@@ -115,7 +120,7 @@ class Engine:
         self.device = resolve_device(device)
         self.model.to(self.device)
 
-    def fit(self, X, schedule, *, X_val=None, on_epoch=None):
+    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None):
         """Train on the rows of X and return the history, a dict of lists."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
         generator = self.generator
@@ -129,6 +134,7 @@ class Engine:
             generator=generator,
             validation_rows=validation_rows,
             on_epoch=on_epoch,
+            make_loop=make_loop,
         )
 
     def embed(self, X):

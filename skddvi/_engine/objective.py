@@ -51,7 +51,7 @@ class BoundTerms:
         return {name: term.detach().mean() for name, term in means.items()}
 
 
-def bound_terms(model, x, condition, noise):
+def bound_terms(model, x, condition, noise, part=None):
     """Return the brackets of equation (4) for rows x at the draws that ``noise`` makes.
 
     Parameters
@@ -62,6 +62,8 @@ def bound_terms(model, x, condition, noise):
         What ``model.posterior`` keeps of the rows.
     noise : (..., n, noise_size) tensor
         Standard normal; leading dimensions are draws.
+    part : (n,) tensor or None
+        The part of the prior that each row's latent comes from; None for the marginal p(z).
 
     Returns
     -------
@@ -69,7 +71,7 @@ def bound_terms(model, x, condition, noise):
     """
     draw = model.posterior.draw(condition, noise)
     reconstruction = model.likelihood.log_prob(x, model.decoder(draw.z))
-    return BoundTerms(draw.z, reconstruction, model.prior.log_prob(draw.z), draw.terms)
+    return BoundTerms(draw.z, reconstruction, model.prior.log_prob(draw.z, part), draw.terms)
 
 
 def importance_weighted_bound(log_weight):

@@ -94,6 +94,10 @@ class Posterior(nn.Module):
 
     def condition(self, inputs):
         """Return what the posterior keeps of the rows, a tuple of (n, ...) tensors."""
+        return self.condition_on(self.head(self.body(inputs)))
+
+    def condition_on(self, statistics):
+        """Return what the posterior keeps of the encoder's last layer (n, n_statistics)."""
         raise NotImplementedError
 
     def draw(self, condition, noise):
@@ -139,8 +143,8 @@ class GaussianPosterior(Posterior):
         self.noise_size = self.n_components
         _init_log_variance(self.head, self.n_components)
 
-    def condition(self, inputs):
-        mean, log_variance = self.head(self.body(inputs)).chunk(2, dim=-1)
+    def condition_on(self, statistics):
+        mean, log_variance = statistics.chunk(2, dim=-1)
         return mean, 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
 
     def draw(self, condition, noise):
@@ -217,10 +221,9 @@ class DiffusionPosterior(Posterior):
         with torch.no_grad():
             self.head.weight[2 * d : 4 * d] = 0.0
 
-    def condition(self, inputs):
+    def condition_on(self, statistics):
         """Return mean, variance, log-stds of y_T and of the last step, and the context."""
         d = self.n_components
-        statistics = self.head(self.body(inputs))
         mean, log_variance, log_first, log_last = statistics[..., : 4 * d].chunk(4, dim=-1)
         variance = log_variance.clamp(*LOG_VARIANCE_BOUNDS).exp()
         terminal = self.sigma[-1] ** 2 + self.alpha[-1] ** 2 * variance

@@ -87,12 +87,12 @@ class GaussianMixturePrior(Prior):
         return text if self.weights is None else f"{text}, weights={brief(self.weights)}"
 
 
-def even_mixture(n_parts, n_components):
+def even_mixture(n_parts, n_components, gap):
     """Return means and scales of evenly spread components with variance one on every axis.
 
     The centres are (cos t, sin t, cos 2t, sin 2t, ...) at n_parts angles t, with (-1)^k as an
     odd last axis: a ring in two dimensions, a regular simplex in n_parts - 1. Axes beyond that
-    are standard normal. Neighbours lie 4.3 standard deviations apart.
+    are standard normal. Neighbours lie ``gap`` standard deviations apart.
     """
     if n_components == 1:
         means = np.linspace(-1, 1, n_parts)[:, None]
@@ -110,6 +110,6 @@ def even_mixture(n_parts, n_components):
     means[:, occupied] /= std[occupied]
     gaps = np.linalg.norm(means[:, None] - means[None], axis=-1)
     nearest = gaps[gaps > 0].min()
-    scale = nearest / math.hypot(4.3, nearest)
+    scale = nearest / math.hypot(gap, nearest)
     scales = np.where(occupied, scale, 1.0)
     return means * math.sqrt(1 - scale**2), np.tile(scales, (n_parts, 1))

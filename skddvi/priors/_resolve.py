@@ -9,17 +9,21 @@ from ._normal import NormalPrior
 from ._user import UserPrior
 
 
-def resolve_prior(prior, n_components):
+def resolve_prior(prior, n_components, n_parts=10, gap=4.3):
     """Return the prior that a parameter value stands for.
 
     Parameters
     ----------
     prior : {"normal", "gaussian_mixture", "pinwheel", "swiss_roll", "square"} or object
         A name, a :class:`Prior`, or a user's object as :class:`UserPrior` describes.
-        "gaussian_mixture" has ten components: on a ring in two dimensions, spread as evenly as
-        the dimension allows elsewhere.
+        "gaussian_mixture" has its components on a ring in two dimensions, spread as evenly as the
+        dimension allows elsewhere.
     n_components : int
         Dimension of the latent space.
+    n_parts : int, default=10
+        Number of parts of a prior that is named; "normal" has one.
+    gap : float, default=4.3
+        Distance of neighbouring components of "gaussian_mixture" in their standard deviations.
 
     Returns
     -------
@@ -44,10 +48,10 @@ def resolve_prior(prior, n_components):
     """
     named = {
         "normal": lambda: NormalPrior(n_components),
-        "gaussian_mixture": lambda: GaussianMixturePrior(*even_mixture(10, n_components)),
-        "pinwheel": PinwheelPrior,
-        "swiss_roll": SwissRollPrior,
-        "square": SquarePrior,
+        "gaussian_mixture": lambda: GaussianMixturePrior(*even_mixture(n_parts, n_components, gap)),
+        "pinwheel": lambda: PinwheelPrior(n_parts),
+        "swiss_roll": lambda: SwissRollPrior(n_parts),
+        "square": lambda: SquarePrior(n_parts),
     }
     if isinstance(prior, str):
         if prior not in named:
