@@ -231,7 +231,7 @@ class DDVAEClassifier(
     >>> from skddvi import DDVAEClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> y_few = np.where(np.arange(len(y)) < 100, y, -1)  # -1: no label
-    >>> model = DDVAEClassifier(max_iter=20, random_state=0).fit(X[:1500], y_few[:1500])
+    >>> model = DDVAEClassifier(max_iter=20, random_state=0).fit(X[:500], y_few[:500])
     >>> model.classes_
     array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     >>> bool(model.score(X[1500:], y[1500:]) > 0.7)
@@ -466,8 +466,8 @@ class DDVAEClassifier(
         y : label or array-like of shape (n_samples,), default=None
             The class of all rows or of each. By default drawn from ``class_prior_``.
         guidance_scale : float, default=1.0
-            s, at least 0: 1 draws from p(z|l); more leaves out latents that could be of another
-            class; 0 ignores the class.
+            The s above, at least 0. 1 draws from p(z|l), more leaves out latents that could be of
+            another class, and 0 ignores the class.
         random_state : int, RandomState instance or None, default=None
             Source of the draws. None gives other draws each time, independent of the global state
             of numpy.

@@ -770,3 +770,19 @@ def test_consistency_can_be_left_out():
     assert "consistency" not in small(consistency_weight=0.0).fit(X, y).history_
     # Rows that do not vary have no direction.
     assert np.isfinite(small().fit(np.ones((20, 3)), y[:20]).loss_curve_).all()
+
+
+def test_held_out_terms_in_blocks(monkeypatch):
+    X, y = make_rows()
+    whole = small(max_iter=1).fit(X, y, X_val=X, y_val=few_labels(y, 2))
+    monkeypatch.setattr(semisupervised, "PAIR_ENTRIES", 1000)  # none of a training step
+    blocks = small(max_iter=1).fit(X, y, X_val=X, y_val=few_labels(y, 2))
+    for name in ("validation_elbo", "validation_class_prior", "validation_accuracy"):
+        np.testing.assert_allclose(blocks.history_[name], whole.history_[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("sleep", ["conditional", "latent", "off"])
+def test_forms_of_sleep(sleep):
+    X, y = make_rows(40)
+    history = small(sleep=sleep, max_iter=1).fit(X, few_labels(y, 3)).history_
+    assert ("sleep" in history) == (sleep != "off")

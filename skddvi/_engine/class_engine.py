@@ -158,7 +158,8 @@ def guided_latents(model, classes, scale, generator):
     """
     if scale == 1.0:
         return model.prior.sample(len(classes), generator, part=classes)
-    weights, missing = model.log_class_weights.exp(), torch.arange(len(classes))
+    weights = model.log_class_weights.exp()
+    missing = torch.arange(len(classes), device=classes.device)
     latents = model.prior.sample(len(classes), generator, part=classes)
     for _ in range(MAX_ROUNDS):
         wanted = part = classes[missing]

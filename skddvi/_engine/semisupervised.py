@@ -41,6 +41,18 @@ class RowFeatures(NamedTuple):
     hidden: torch.Tensor  # (n, w): before a class is told
     log_q: torch.Tensor  # (n, C): log q(l|x)
 
+    def part(self, start, stop):
+        """Return those of some of the rows."""
+        return RowFeatures(*(each[start:stop] for each in self))
+
+
+class Dreams(NamedTuple):
+    """Classes, latents and rows drawn from the model."""
+
+    classes: torch.Tensor  # (m,)
+    z: torch.Tensor  # (m, d)
+    rows: torch.Tensor  # (m, p)
+
 
 class Pairs(NamedTuple):
     """Pairs of rows and classes, by row; the first pair of each row is at ``first``."""
@@ -202,55 +214,58 @@ class ClassLoop(_Loop):
 
     def losses(self, x, indices, kl_weight):
         """Return the negative of equation (10) with its figures and the rows' latents."""
-        model, schedule, told = self.model, self.schedule, self.labels
-        n, generator = len(x), self.generator
-        encode = model.likelihood.encode
+        model, told, n = self.model, self.labels, len(x)
         labels = told.codes[indices]
         extra = self.extra_labelled(n, int((labels != UNLABELLED).sum()))
-        inputs = [encode(x), encode(self.rows.batch(extra))]
-        asleep = schedule.sleep == "conditional" and schedule.sleep_weight > 0.0
-        if asleep:
-            dreamt_class, z, dreamt = self.dream(max(1, round(DREAM_SHARE * n)))
-            inputs.append(encode(dreamt))
-        everything = model.features(torch.cat(inputs))
-        awake = RowFeatures(*(part[:n] for part in everything))
+        inputs = [x, self.rows.batch(extra)]
+        sleep = self.schedule.sleep if self.schedule.sleep_weight > 0.0 else "off"
+        dreams = self.dream(n) if sleep == "conditional" else None
+        if dreams is not None:
+            inputs.append(dreams.rows)
+        inputs = [model.likelihood.encode(rows) for rows in inputs]
+        features = model.features(torch.cat(inputs))
+        labels = torch.cat([labels, told.codes[extra]]).to(x.device)
 
-        n_tolerated = PAIR_ENTRIES / (n * x.shape[1])
-        tolerance = max(told.tolerance, 1.0 / n_tolerated) if n_tolerated < 64 else told.tolerance
-        pairs = training_pairs(awake.log_q, labels.to(x.device), tolerance, generator)
-        condition = model.condition(awake, pairs.rows, pairs.classes)
+        loss, figures, z = self.bound_loss(x, features.part(0, n), labels[:n], kl_weight)
+        log_q = features.log_q[: len(labels)]
+        seen = labels != UNLABELLED
+        error = cross_entropy(log_q[seen], labels[seen], label_smoothing=told.smoothing)
+        figures["accuracy"] = (log_q[seen].argmax(-1) == labels[seen]).float().mean()
+        further = {"classification": (told.weight, error)}
+        if told.consistency_weight > 0.0:
+            error = self.consistency(inputs[0], log_q[:n].detach())
+            further["consistency"] = told.consistency_weight, error
+        if dreams is not None:
+            asleep = self.sleep_loss(features.part(len(labels), None), dreams)
+            further["sleep"] = self.schedule.sleep_weight, asleep
+        elif sleep == "latent":
+            latents = model.prior.sample(n, self.generator)
+            asleep = model.posterior.latent_sleep_loss(latents, self.generator).mean()
+            further["sleep"] = self.schedule.sleep_weight, asleep
+        for name, (weight, term) in further.items():
+            figures[name] = term.detach()
+            loss = loss + weight * term
+        return loss, figures, z
+
+    def bound_loss(self, x, features, labels, kl_weight):
+        """Return the negative of the weighted bound, its figures, and the rows' likely latents."""
+        model = self.model
+        n_affordable, tolerance = PAIR_ENTRIES / x.numel(), self.labels.tolerance
+        if n_affordable < features.log_q.shape[1]:
+            tolerance = max(tolerance, 1.0 / n_affordable)
+        pairs = training_pairs(features.log_q, labels, tolerance, self.generator)
+        condition = model.condition(features, pairs.rows, pairs.classes)
         shape = len(pairs.rows), model.posterior.noise_size
-        noise = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float32)
+        noise = torch.randn(shape, generator=self.generator, device=x.device, dtype=torch.float32)
         terms = bound_terms(model, x[pairs.rows], condition, noise, pairs.classes)
-        classes = class_terms(model, awake.log_q, labels.to(x.device))
+        classes = class_terms(model, features.log_q, labels)
         bound = terms.reconstruction + kl_weight * terms.regularisation
         loss = -(sum_over_classes(bound, pairs) + kl_weight * sum(classes.values())).mean()
         figures = term_figures(terms, classes, pairs)
         likely = {name: term[pairs.best] for name, term in terms.posterior.items()}
         likely = replace(terms, z=terms.z[pairs.best], posterior=likely)
         figures["kl_per_dimension"] = kl_per_dimension(model, likely)
-
-        log_q = everything.log_q[: n + len(extra)]
-        labels = torch.cat([labels, told.codes[extra]]).to(x.device)
-        seen = labels != UNLABELLED
-        error = cross_entropy(log_q[seen], labels[seen], label_smoothing=told.smoothing)
-        figures["classification"] = error.detach()
-        figures["accuracy"] = (log_q[seen].argmax(-1) == labels[seen]).float().mean()
-        loss = loss + told.weight * error
-        if told.consistency_weight > 0.0:
-            consistency = self.consistency(inputs[0], awake.log_q.detach())
-            figures["consistency"] = consistency.detach()
-            loss = loss + told.consistency_weight * consistency
-        if asleep:
-            start = n + len(extra)
-            dreams = RowFeatures(*(part[start:] for part in everything))
-            rows = torch.arange(len(z), device=z.device)
-            condition = model.condition(dreams, rows, dreamt_class)
-            sleep = model.posterior.sleep_loss(condition, z, generator)
-            sleep = (sleep - dreams.log_q.gather(1, dreamt_class[:, None])[:, 0]).mean()
-            figures["sleep"] = sleep.detach()
-            loss = loss + schedule.sleep_weight * sleep
-        figures["pairs"] = torch.tensor(len(pairs.rows) / n)
+        figures["pairs"] = torch.tensor(len(pairs.rows) / len(x))
         return loss, figures, likely.z
 
     def consistency(self, inputs, log_q):
@@ -280,9 +295,19 @@ class ClassLoop(_Loop):
 
     def held_out_terms(self, x, rows, noise):
         """Return the mean of every term of the bound of held-out rows x, one draw a class."""
+        half = len(x) // 2
+        if half and x.numel() * len(self.model.log_class_weights) > PAIR_ENTRIES:
+            one, two = (
+                self.held_out_terms(x[part], slice(rows.start + part.start, None), noise[part])
+                for part in (slice(0, half), slice(half, len(x)))
+            )
+            return {name: one[name] + (two[name] - one[name]) * (1 - half / len(x)) for name in one}
         features = self.model.features(self.model.likelihood.encode(x))
         labels = self.labels.validation_codes
-        labels = torch.full((len(x),), UNLABELLED) if labels is None else labels[rows]
+        if labels is None:
+            labels = torch.full((len(x),), UNLABELLED)
+        else:
+            labels = labels[rows.start : rows.start + len(x)]
         labels = labels.to(x.device)
         pairs = likely_pairs(features.log_q, labels)
         condition = self.model.condition(features, pairs.rows, pairs.classes)
@@ -315,12 +340,19 @@ class ClassLoop(_Loop):
 
     @torch.no_grad()
     def dream(self, n_rows):
-        """Return classes, latents and rows drawn from the model; for equation (5)."""
-        model = self.model
-        weights = model.log_class_weights.exp()
-        classes = torch.multinomial(weights, n_rows, replacement=True, generator=self.generator)
-        z = model.prior.sample(n_rows, self.generator, part=classes)
-        return classes, z, model.likelihood.sample(model.decoder(z), self.generator)
+        """Return :class:`Dreams`, as many for each row as without classes; for equation (5)."""
+        model, generator = self.model, self.generator
+        n_dreams, weights = max(1, round(DREAM_SHARE * n_rows)), model.log_class_weights.exp()
+        classes = torch.multinomial(weights, n_dreams, replacement=True, generator=generator)
+        z = model.prior.sample(n_dreams, generator, part=classes)
+        return Dreams(classes, z, model.likelihood.sample(model.decoder(z), generator))
+
+    def sleep_loss(self, features, dreams):
+        """Return equation (5) with the class: -log q(l|dream) q(y_0..T|dream, l), a scalar."""
+        rows = torch.arange(len(dreams.z), device=dreams.z.device)
+        condition = self.model.condition(features, rows, dreams.classes)
+        sleep = self.model.posterior.sleep_loss(condition, dreams.z, self.generator)
+        return (sleep - features.log_q[rows, dreams.classes]).mean()
 
 
 def class_terms(model, log_q, labels):
