@@ -35,9 +35,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     The model of :class:`DDVAETransformer` with a learned mixture for its prior, equation (13): a
     row belongs to a cluster k, its latent is drawn around the centre of that cluster, and the
-    decoder makes the row of the latent [1]_ [2]_. Centres, spreads and weights of the clusters are trained
-    with the networks by the evidence lower bound; no label is used. See the :doc:`/user_guide` for
-    the mathematics.
+    decoder makes the row of the latent [1]_ [2]_. Centres, spreads and weights of the clusters are
+    trained with the networks by the evidence lower bound; no label is used. See the
+    :doc:`/user_guide` for the mathematics.
 
     Parameters
     ----------
