@@ -1,6 +1,7 @@
 """Figures of an embedding that several benchmarks share; scikit-learn computes whatever it can."""
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import completeness_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
@@ -24,6 +25,12 @@ def purity_score(y, clusters):
     """Share of rows that belong to the commonest class of their cluster."""
     table = contingency_matrix(y, clusters)  # (n_classes, n_clusters)
     return float(table.max(axis=0).sum() / table.sum())
+
+
+def matched_accuracy(y, clusters):
+    """Share of rows in the class that their cluster is matched with, one to one, at best."""
+    table = contingency_matrix(y, clusters)  # (n_classes, n_clusters)
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
 
 
 def mixture_scores(embedding, y, seed, n_clusters, n_init=5):

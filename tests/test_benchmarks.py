@@ -139,6 +139,14 @@ def test_purity(metrics):
     assert metrics.purity_score([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]) == pytest.approx(4 / 6)
 
 
+def test_matched_accuracy(metrics):
+    y = np.array([0, 0, 0, 1, 1, 2])
+    assert metrics.matched_accuracy(y, np.array([2, 2, 2, 0, 0, 1])) == 1.0
+    # Cluster 0 can be matched with one of the classes that it holds.
+    assert metrics.matched_accuracy(y, np.array([0, 0, 0, 0, 0, 1])) == pytest.approx(4 / 6)
+    assert metrics.matched_accuracy(y, np.array([0, 0, 3, 1, 1, 2])) == pytest.approx(5 / 6)
+
+
 def test_latent_nll_is_the_entropy_where_embeddings_follow_the_prior(metrics):
     embedding, draws = np.random.default_rng(0).normal(size=(2, 1500, 2))
     entropy = 1 + np.log(2 * np.pi)  # of the standard normal in two dimensions, in nats
