@@ -142,6 +142,26 @@ class Prior(ByValueModule):
         """
         raise NotImplementedError
 
+    def denoise(self, y, variance):
+        """Return the mean and variance of latents that were seen through Gaussian noise.
+
+        Of z ~ p(z) given y = z + sqrt(variance) * eps with eps standard normal: the part of the
+        posterior that is known before anything is learned.
+
+        Parameters
+        ----------
+        y : Tensor of shape (..., n_components)
+            Noised latents.
+        variance : Tensor that broadcasts to the shape of ``y``
+            Variance of the noise on each axis, above zero.
+
+        Returns
+        -------
+        moments : tuple of two Tensors of shape (..., n_components), or None
+            E[z | y] and Var[z | y] on each axis; None where there is no closed form.
+        """
+        return None
+
     def _draw(self, part, generator):
         """Return draws (n, n_components) in float64 of the parts ``part`` (n,)."""
         raise NotImplementedError
