@@ -1,5 +1,6 @@
 """Clustering with a learned mixture prior."""
 
+import copy
 import dataclasses
 import warnings
 from numbers import Integral, Real
@@ -394,7 +395,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         seeds = [seed, *np.random.default_rng(seed).integers(2**31, size=self.n_init - 1)]
         scores, best = [], None
         for seed in map(int, seeds):
-            engine = self._build_engine(X, likelihood, seed)
+            # Each restart trains a likelihood of its own.
+            engine = self._build_engine(X, copy.deepcopy(likelihood), seed)
             before, complete = self._pretrain(engine, task)
             responsibilities = self._place_clusters(engine, X, seed)
             history = before

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .priors import NormalPrior, Prior
+from .priors._mixture import mixture_moments
 
 __all__ = ["MixturePrior"]
 
@@ -131,6 +132,17 @@ class MixturePrior(Prior):
         """Return p(k|z) of each component, (..., n_parts)."""
         by_part = self.part_log_prob(z)
         return (by_part + self._log_part_weights(by_part.dtype, by_part.device)).softmax(-1)
+
+    def denoise(self, y, variance, part=None):
+        """Return E[z | y] and Var[z | y], each (..., n_components).
+
+        None unless the shape is normal.
+        """
+        if not isinstance(self.shape, NormalPrior):
+            return None
+        centers, scales = self.centers.to(y.dtype), self.scales.to(y.dtype)
+        log_weights = self._log_weights_of(part, y)
+        return mixture_moments(y, variance, log_weights, centers, scales.square())
 
     def _log_part_weights(self, dtype, device):
         return self.logits.to(dtype=dtype, device=device).log_softmax(0)

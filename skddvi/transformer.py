@@ -41,7 +41,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         posterior explain them; "latent" is a cheaper approximation in which the denoiser sees no
         row; "off" leaves the term out. "auto" is "conditional" if ``n_diffusion_steps > 0``, else
         "off".
-    sleep_weight : float, default=0.3
+    sleep_weight : float, default=2.0
         Factor of the sleep term in the objective, equation (6). Both are in nats a row.
     kl_weight : float, default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
@@ -206,7 +206,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         noising="cosine",
         n_diffusion_steps=8,
         sleep="auto",
-        sleep_weight=0.3,
+        sleep_weight=2.0,
         kl_weight=1.0,
         kl_warmup=0.2,
         regularizer=None,

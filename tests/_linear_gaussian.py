@@ -64,17 +64,18 @@ def make_model(
         weight = np.linalg.qr(weight)[0] * np.sqrt(N_FEATURES) * rng.uniform(0.7, 1.3, 2)
     with torch.no_grad():
         if not hidden_layer_sizes:
-            model.decoder[-1].weight.copy_(torch.from_numpy(gain * weight))
-        model.decoder[-1].bias.copy_(torch.from_numpy(rng.normal(size=N_FEATURES)))
+            model.decoder.output.weight.copy_(torch.from_numpy(gain * weight))
+        model.decoder.output.bias.copy_(torch.from_numpy(rng.normal(size=N_FEATURES)))
     return model
 
 
 def parts(model):
     """Return W, b, the variances, centre and scale of a linear model as float64 arrays."""
-    likelihood, output = model.likelihood, model.decoder[-1]
+    likelihood, decoder = model.likelihood, model.decoder
+    weight = decoder.output.weight / decoder.scale
     tensors = (
-        output.weight,
-        output.bias,
+        weight,
+        decoder.output.bias - weight @ decoder.loc,
         likelihood._bounded_log_variance().double().exp(),
         likelihood.center.double() + likelihood.center_tail.double(),
         likelihood.scale,

@@ -292,9 +292,11 @@ def test_a_prior_of_any_location_and_scale_gives_the_same_bound():
     other = make_model(UserPrior(Normal(loc, scale)), n_steps=4)
     other.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
-        weight = model.decoder[-1].weight / scale
-        other.decoder[-1].weight.copy_(weight)
-        other.decoder[-1].bias.copy_(model.decoder[-1].bias - weight @ torch.tensor(loc).double())
+        weight = model.decoder.output.weight / scale
+        other.decoder.output.weight.copy_(weight)
+        other.decoder.output.bias.copy_(
+            model.decoder.output.bias - weight @ torch.tensor(loc).double()
+        )
         other.posterior.loc.copy_(torch.tensor(loc) + scale * model.posterior.loc)
         other.posterior.scale.copy_(scale * model.posterior.scale)
     x = draw_rows(model, 4)

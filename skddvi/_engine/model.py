@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .networks import linear, multilayer_perceptron
+from .networks import Decoder
 from .posteriors import DiffusionPosterior, GaussianPosterior
 
 # Draws from the prior that its mean and standard deviation are estimated from.
@@ -72,6 +72,7 @@ def build_model(
         alpha, sigma, transitions = noise_schedule
         posterior = DiffusionPosterior(
             n_features,
+            prior,
             loc,
             scale,
             alpha,
@@ -82,13 +83,15 @@ def build_model(
             activation,
             generator,
         )
-    body, width = multilayer_perceptron(
-        prior.n_components, hidden_layer_sizes[::-1], activation, generator
+    decoder = Decoder(
+        loc,
+        scale,
+        hidden_layer_sizes[::-1],
+        activation,
+        likelihood.initial_output(),
+        generator,
     )
-    output = linear(width, n_features, generator, 0.1)
-    with torch.no_grad():
-        output.bias.copy_(likelihood.initial_output())
-    return LatentVariableModel(prior, likelihood, nn.Sequential(body, output), posterior)
+    return LatentVariableModel(prior, likelihood, decoder, posterior)
 
 
 def _standardisation(prior, generator):

@@ -66,6 +66,45 @@ def multilayer_perceptron(n_in, hidden_layer_sizes, activation, generator):
     return nn.Sequential(*layers), n_in
 
 
+# Biases of the decoder's first layer start within this many standard deviations of the prior, so
+# that its units bend all over the latent space and not only at its centre.
+DECODER_BIAS_RANGE = 1.5
+
+
+class Decoder(nn.Module):
+    """Latents to the likelihood's output: a perceptron on standardised latents.
+
+    Parameters
+    ----------
+    loc, scale : (d,) tensor
+        Mean and standard deviation of the prior.
+    hidden_layer_sizes, activation, generator
+        See :func:`multilayer_perceptron`.
+    initial_output : (p,) tensor
+        What an untrained decoder says, whatever the latents.
+    """
+
+    def __init__(self, loc, scale, hidden_layer_sizes, activation, initial_output, generator):
+        super().__init__()
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", scale)
+        self.body, width = multilayer_perceptron(
+            len(loc), hidden_layer_sizes, activation, generator
+        )
+        if len(self.body):
+            with torch.no_grad():
+                self.body[0].bias.uniform_(
+                    -DECODER_BIAS_RANGE, DECODER_BIAS_RANGE, generator=generator
+                )
+        self.output = linear(width, len(initial_output), generator, 0.1)
+        with torch.no_grad():
+            self.output.bias.copy_(initial_output)
+
+    def forward(self, z):
+        """Return the output (..., n, p) for latents (..., n, d) in the prior's units."""
+        return self.output(self.body((z - self.loc) / self.scale))
+
+
 class Denoiser(nn.Module):
     """The correction that the chain learns to the Gaussian prediction of z at each step.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 # Dreams for each row of a batch. Each costs passes through decoder and encoder, as a row does.
-DREAM_SHARE = 0.5
+DREAM_SHARE = 1.0
 
 
 @dataclass
@@ -102,7 +102,7 @@ def dream(model, n_rows, generator):
 def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight):
     """Return the negative of equation (6), a scalar, with the terms that it is made of.
 
-    Rows and dreams, half as many, share one pass through the encoder.
+    Rows and as many dreams share one pass through the encoder.
 
     Parameters
     ----------

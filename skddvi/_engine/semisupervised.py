@@ -115,7 +115,7 @@ class ClassModel(LatentVariableModel):
         """Return what the posterior q(z|x, l) keeps of pairs of row and class, each (m,)."""
         hidden = silu(features.hidden[rows] + self.class_embedding[classes])
         told = self.class_output(hidden) + self.class_statistics[classes]
-        return self.posterior.condition_on(features.statistics[rows] + told)
+        return self.posterior.condition_on(features.statistics[rows] + told, classes)
 
 
 # ------------------------------------------------------------------------------------ the pairs

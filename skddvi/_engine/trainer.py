@@ -30,7 +30,7 @@ class Schedule:
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
     sleep: str = "conditional"
-    sleep_weight: float = 0.3
+    sleep_weight: float = 2.0
     regularizers: tuple = ()
     early_stopping: bool = False
     n_iter_no_change: int = 10

@@ -1,5 +1,7 @@
 """The base class of the priors."""
 
+import math
+
 import torch
 
 from .._by_value import ByValueModule
@@ -59,6 +61,14 @@ class Prior(ByValueModule):
     def _log_part_weights(self, dtype, device):
         """Return the logarithms of ``part_weights``, (n_parts,)."""
         return self._constants(dtype, device)["log_part_weights"]
+
+    def _log_weights_of(self, part, like):
+        """Return log p(k), (n_parts,), or log 1[k = part], (..., n_parts), where that is given."""
+        weights = self._log_part_weights(like.dtype, like.device)
+        if part is None:
+            return weights
+        parts = torch.arange(self.n_parts, device=like.device)
+        return torch.zeros_like(weights).masked_fill(parts != part[..., None], -math.inf)
 
     def _constants(self, dtype, device):
         """Return the float64 masters cast to ``dtype`` on ``device``, cached."""
@@ -147,6 +157,28 @@ class Prior(ByValueModule):
             log p(z | part).
         """
         raise NotImplementedError
+
+    def denoise(self, y, variance, part=None):
+        """Return the mean and variance of latents that were seen through Gaussian noise.
+
+        Of z ~ p(z) given y = z + sqrt(variance) * eps with eps standard normal: the part of the
+        posterior that is known before anything is learned.
+
+        Parameters
+        ----------
+        y : Tensor of shape (..., n_components)
+            Noised latents.
+        variance : Tensor that broadcasts to the shape of ``y``
+            Variance of the noise on each axis, above zero.
+        part : int Tensor that broadcasts to shape (...), default=None
+            The part that z is in. By default not known.
+
+        Returns
+        -------
+        moments : tuple of two Tensors of shape (..., n_components), or None
+            E[z | y] and Var[z | y] on each axis; None where there is no closed form.
+        """
+        return None
 
     def _draw(self, part, generator):
         """Return draws (n, n_components) in float64 of the parts ``part`` (n,)."""

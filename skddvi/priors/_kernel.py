@@ -36,6 +36,25 @@ class KernelPrior(Prior):
         log_prob = _LogKernelSum.apply(flat, c["nodes"], c["log_weights"]) - self._log_norm
         return log_prob.reshape(*z.shape[:-1], self.n_parts)
 
+    def denoise(self, y, variance, part=None):
+        """Return E[z | y] and Var[z | y], each (..., n_components)."""
+        c = self._constants(y.dtype, y.device)
+        y, noise = y / c["scale"], (variance / c["scale"].square()).expand_as(y)
+        nodes = c["nodes"].flatten(0, 1)
+        own = self._log_weights_of(part, y).unsqueeze(-1)
+        log_weights = (c["log_weights"] + own).flatten(-2)
+        precision = 1.0 / (1.0 + noise)
+        # Terms that are the same for all nodes drop out. Products of low precision would not do.
+        with torch.autocast(y.device.type, enabled=False):
+            moments = torch.cat([nodes, nodes.square()], dim=-1)
+            logits = torch.cat([y * precision, -0.5 * precision], dim=-1) @ moments.T
+            share = (logits + log_weights).softmax(-1)
+            centre, square = (share @ moments).chunk(2, dim=-1)
+        gain = precision * noise
+        mean = y * precision + centre * gain
+        left = precision * noise + gain.square() * (square - centre.square()).clamp(min=0.0)
+        return mean * c["scale"], left * c["scale"].square()
+
 
 class _LogKernelSum(torch.autograd.Function):
     """log sum_j w_kj exp(-|z_i - c_kj|^2 / 2) and its gradient in z.

@@ -76,6 +76,12 @@ class GaussianMixturePrior(Prior):
         norm = c["scales"].log().sum(-1) + 0.5 * self.n_components * LOG_2PI
         return -0.5 * scaled.square().sum(-1) - norm
 
+    def denoise(self, y, variance, part=None):
+        """Return E[z | y] and Var[z | y], each (..., n_components)."""
+        c = self._constants(y.dtype, y.device)
+        log_weights = self._log_weights_of(part, y)
+        return mixture_moments(y, variance, log_weights, c["means"], c["scales"].square())
+
     def _draw(self, part, generator):
         c = self._constants(torch.float64, generator.device)
         eps = randn((len(part), self.n_components), generator)
@@ -85,6 +91,32 @@ class GaussianMixturePrior(Prior):
         """Return the constructor arguments, arrays by their shapes."""
         text = f"means={brief(self.means)}, scales={brief(self.scales)}"
         return text if self.weights is None else f"{text}, weights={brief(self.weights)}"
+
+
+def mixture_moments(y, variance, log_weights, means, variances):
+    """Return mean and variance of z given y = z + noise under a mixture of Gaussians.
+
+    Parameters
+    ----------
+    y, variance : Tensor of shape (..., d)
+        Noised points and the variance of their noise.
+    log_weights : Tensor of shape (..., n_parts)
+    means, variances : Tensor of shape (n_parts, d)
+
+    Returns
+    -------
+    mean, variance : Tensor of shape (..., d)
+    """
+    noise = variance.expand_as(y).unsqueeze(-2)
+    total = noise + variances
+    distance = y.unsqueeze(-2) - means
+    logits = log_weights - 0.5 * (distance.square() / total + total.log()).sum(-1)
+    share = logits.softmax(-1).unsqueeze(-1)
+    gain = variances / total
+    centres = means + gain * distance
+    mean = (share * centres).sum(-2)
+    spread = gain * noise + (centres - mean.unsqueeze(-2)).square()
+    return mean, (share * spread).sum(-2)
 
 
 def even_mixture(n_parts, n_components, gap):

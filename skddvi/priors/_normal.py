@@ -30,6 +30,11 @@ class NormalPrior(Prior):
         z = self._check_z(z)
         return -0.5 * (z.square().sum(-1, keepdim=True) + self.n_components * LOG_2PI)
 
+    def denoise(self, y, variance, part=None):
+        """Return E[z | y] and Var[z | y], each (..., n_components)."""
+        shrinkage = 1.0 / (1.0 + variance)
+        return y * shrinkage, (variance * shrinkage).expand_as(y)
+
     def _draw(self, part, generator):
         return randn((len(part), self.n_components), generator)
 
