@@ -211,6 +211,8 @@ def _decoded(header, arrays):
         if hasattr(cls, name) or name in parameters or name == "_engine":
             raise ValueError(f"{name!r} is not the name of a learned attribute")
         setattr(estimator, name, value)
+    if not (isinstance(estimator.device, str) and "device" in estimator._structure):
+        raise ValueError("the device is not the name of one")
     estimator._engine = engine_class.from_contents(**engine)
     return estimator
 

@@ -6,6 +6,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 from skddvi import DDVAETransformer
 from skddvi._picture import MAX_LEGEND, class_style
@@ -130,8 +132,9 @@ def test_labels_of_other_kinds(model):
     plain = LatentSpaceDisplay.from_estimator(model, X, Y, legend=False, names=False, s=3)
     assert plain.ax_.get_legend() is None
     assert "1" not in [text.get_text() for text in plain.ax_.texts]
-    with pytest.raises(ValueError, match="found 3 entries and 70 rows"):
-        LatentSpaceDisplay.from_estimator(model, X, [0, 1, 2])
+    for display in (LatentSpaceDisplay, TrajectoryDisplay):
+        with pytest.raises(ValueError, match="found 3 entries and 70 rows"):
+            display.from_estimator(model, X, [0, 1, 2])
 
 
 def test_axes_of_the_user_are_drawn_on(model, figures):
@@ -278,8 +281,10 @@ def test_displays_of_the_plane_need_a_plane(draw):
     solid = small(n_components=3, prior="normal", max_iter=1).fit(X)
     with pytest.raises(ValueError, match="Display needs n_components=2, found n_components=3"):
         draw(solid)
-    with pytest.raises(Exception, match="not fitted"):
+    with pytest.raises(NotFittedError):
         draw(small())
+    with pytest.raises(TypeError, match=r"found Pipeline; .*pipeline\[:-1\]\.transform"):
+        draw(make_pipeline(small()).fit(X))
 
 
 def test_without_matplotlib_the_message_names_the_extra(model, monkeypatch):

@@ -519,13 +519,17 @@ def test_a_file_cannot_replace_methods(part, name, path, tmp_path):
         lambda h: h["objects"][0]["arguments"].update(n_arms=10**9),
         lambda h: h["engine"]["build"]["items"].append(["generator", None]),
         lambda h: put(h, ("engine", "build", "items", 2, 1), 10**9),
+        lambda h: h["parameters"].update(device=None),
+        lambda h: h["attributes"].pop("_structure"),
+        lambda h: h["attributes"].update(_structure=3),
     ],
 )
 def test_a_file_cannot_name_other_code_or_sizes(change, path, tmp_path):
     assert skddvi.load(path).prior.n_arms == 3
     other = rewritten(path, tmp_path, change)
-    with pytest.raises(ValueError, match="does not hold a model"):
-        skddvi.load(other)
+    for device in (None, "cpu"):
+        with pytest.raises(ValueError, match="does not hold a model"):
+            skddvi.load(other, device)
 
 
 def test_weights_of_another_shape_or_dtype_are_refused(path, tmp_path):

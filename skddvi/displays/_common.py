@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._base import BaseDDVAE
 from .._picture import MAX_LEGEND, class_style
 
 # Shares of the prior's mass within its contours.
@@ -26,12 +27,32 @@ def pyplot():
     return plt
 
 
+def check_estimator(estimator):
+    """Raise unless the estimator is a fitted one of skddvi."""
+    if not isinstance(estimator, BaseDDVAE):
+        raise TypeError(
+            f"estimator must be one of skddvi, found {type(estimator).__name__}; of a pipeline, "
+            "give the last step, and the rows as that step gets them: pipeline[:-1].transform(X)."
+        )
+    check_is_fitted(estimator)
+
+
 def check_plane(estimator, what):
     """Raise unless the latents of a fitted estimator lie in a plane."""
-    check_is_fitted(estimator)
+    check_estimator(estimator)
     n_components = estimator.prior_.n_components
     if n_components != 2:
         raise ValueError(f"{what} needs n_components=2, found n_components={n_components}.")
+
+
+def checked_rows(estimator, X, labels=None):
+    """Return rows as the engine takes them, after checking that each has a label, if any."""
+    X = estimator._rows(X)
+    if labels is not None and len(labels) != X.shape[0]:
+        raise ValueError(
+            f"y must have one entry a row, found {len(labels)} entries and {X.shape[0]} rows."
+        )
+    return X
 
 
 def caption(estimator):

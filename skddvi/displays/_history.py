@@ -1,10 +1,9 @@
 """The training history, every term of it."""
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from .._picture import OKABE_ITO
-from ._common import pyplot
+from ._common import check_estimator, pyplot
 
 TITLES = {
     "elbo": "bound (4)",
@@ -75,7 +74,7 @@ class HistoryDisplay:
             The display, drawn.
         """
         pyplot()
-        check_is_fitted(estimator)
+        check_estimator(estimator)
         return cls(estimator.history_).plot()
 
     def plot(self, figure=None):

@@ -1,6 +1,6 @@
 """The latent space with the prior behind it."""
 
-from ._common import PriorContours, caption, check_plane, dress, pyplot, scatter
+from ._common import PriorContours, caption, check_plane, checked_rows, dress, pyplot, scatter
 
 
 class LatentSpaceDisplay:
@@ -91,11 +91,8 @@ class LatentSpaceDisplay:
         """
         pyplot()
         check_plane(estimator, "LatentSpaceDisplay")
-        embedding = estimator._engine.embed(estimator._rows(X))
-        if y is not None and len(y) != len(embedding):
-            raise ValueError(
-                f"y must have one entry a row, found {len(y)} entries and {len(embedding)} rows."
-            )
+        X = checked_rows(estimator, X, y)
+        embedding = estimator._engine.embed(X)
         contours = PriorContours.of(estimator, embedding)
         display = cls(embedding, labels=y, contours=contours, caption=caption(estimator))
         return display.plot(ax, legend=legend, names=names, **scatter_kwargs)

@@ -4,7 +4,16 @@ import numpy as np
 
 from .._base import _seed
 from .._picture import class_style
-from ._common import PriorContours, caption, check_plane, draw_legend, dress, pyplot, write_name
+from ._common import (
+    PriorContours,
+    caption,
+    check_plane,
+    checked_rows,
+    draw_legend,
+    dress,
+    pyplot,
+    write_name,
+)
 
 # Rows shown where none are named.
 N_ROWS = 6
@@ -94,17 +103,19 @@ class PosteriorDisplay:
         ------
         ValueError
             When the estimator has not two latent dimensions.
+        TypeError
+            When the estimator is not one of skddvi.
         IndexError
             When a row is not there.
         """
         pyplot()
         check_plane(estimator, "PosteriorDisplay")
-        checked = estimator._rows(X)
-        embedding = estimator._engine.embed(checked)
+        X = checked_rows(estimator, X)
+        embedding = estimator._engine.embed(X)
         if rows is None:
             rows = np.unique(np.linspace(0, len(embedding) - 1, N_ROWS).round().astype(int))
         rows = np.asarray(rows)
-        draws = estimator._engine.sample_posterior(checked[rows], n_samples, _seed(random_state))
+        draws = estimator._engine.sample_posterior(X[rows], n_samples, _seed(random_state))
         contours = PriorContours.of(estimator, np.concatenate([embedding, *draws]))
         display = cls(
             draws, rows=rows, embedding=embedding, contours=contours, caption=caption(estimator)

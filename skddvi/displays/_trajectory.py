@@ -3,7 +3,16 @@
 import numpy as np
 
 from .._base import _seed
-from ._common import PriorContours, caption, check_plane, draw_legend, dress, pyplot, scatter
+from ._common import (
+    PriorContours,
+    caption,
+    check_plane,
+    checked_rows,
+    draw_legend,
+    dress,
+    pyplot,
+    scatter,
+)
 
 
 class TrajectoryDisplay:
@@ -96,7 +105,8 @@ class TrajectoryDisplay:
         """
         pyplot()
         check_plane(estimator, "TrajectoryDisplay")
-        path = estimator._engine.sample_path(estimator._rows(X), _seed(random_state))
+        X = checked_rows(estimator, X, y)
+        path = estimator._engine.sample_path(X, _seed(random_state))
         if len(path) == 1:
             raise ValueError(
                 "TrajectoryDisplay needs a chain of at least one step, found n_diffusion_steps=0."
