@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
@@ -164,6 +163,8 @@ def cluster_number_scan(
     >>> scan.scores.shape, scan.stability.shape
     ((2, 2), (2, 1))
     """
+    from sklearn.metrics import adjusted_rand_score  # late, because it takes its time
+
     numbers = np.array(
         [_positive_integer("n_clusters_range", number) for number in n_clusters_range], dtype=int
     )

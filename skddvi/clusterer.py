@@ -13,8 +13,6 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.cluster import KMeans
-from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -458,6 +456,10 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _initial_labels(self, Z, seed):
         """Return a first cluster for each row from its latents, (n,)."""
+        # Late, because they take as long to import as all of this package.
+        from sklearn.cluster import KMeans
+        from sklearn.mixture import GaussianMixture
+
         # Not everything here dispatches, and all of it is numpy's.
         with config_context(array_api_dispatch=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a start need not have converged

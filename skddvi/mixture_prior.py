@@ -114,7 +114,13 @@ class MixturePrior(Prior):
 
     @torch.no_grad()
     def permute(self, order):
-        """Renumber the components: the first becomes the one at ``order[0]``, and so on."""
+        """Renumber the components.
+
+        Parameters
+        ----------
+        order : array-like of int of shape (n_parts,)
+            The component that becomes the first, the second, and so on.
+        """
         order = torch.as_tensor(order, device=self.logits.device)
         for parameter in (self.logits, self.centers, self.log_excess_scales):
             parameter.copy_(parameter[order].clone())
@@ -129,7 +135,18 @@ class MixturePrior(Prior):
         return self.shape.log_prob(u) + log_volume
 
     def responsibilities(self, z):
-        """Return p(k|z) of each component, (..., n_parts)."""
+        """Return the probability of each component given latents.
+
+        Parameters
+        ----------
+        z : Tensor of shape (..., n_components)
+            Points.
+
+        Returns
+        -------
+        Tensor of shape (..., n_parts)
+            p(k|z), which add up to one.
+        """
         by_part = self.part_log_prob(z)
         return (by_part + self._log_part_weights(by_part.dtype, by_part.device)).softmax(-1)
 
