@@ -163,8 +163,8 @@ class DiffusionPosterior(Posterior):
 
     The encoder says where a row points, m, and how vaguely, v, as an observation m ~ N(z, v) of z
     would. With y_t it makes an observation of z with mean m + g_t (y_t / alpha_t - m) and variance
-    v_t = v / (1 + v SNR_t), where g_t = v_t SNR_t. What the prior says of z given that observation is
-    known, :meth:`Prior.denoise`, and is the prediction zhat that a step starts from, with the
+    v_t = v / (1 + v SNR_t), where g_t = v_t SNR_t. What the prior says of z given that observation
+    is known, :meth:`Prior.denoise`, and is the prediction zhat that a step starts from, with the
     variance that is left of z. A step back has the mean of r(y_{t-1} | y_t, zhat) and the variance
     C_t^2 + B_t^2 times what is left. The denoiser learns what is missing from the prediction. So an
     untrained chain follows the prior wherever a row points: it draws from p(z) N(m; z, v), exactly
@@ -315,7 +315,8 @@ class DiffusionPosterior(Posterior):
         if index.ndim == 3:
             bias = bias.unsqueeze(1)
         bias = context[..., : self.denoiser.width] + bias
-        return 1.0 - seen, variance * seen, (snr * seen).sqrt(), bias
+        # Not 1 - seen, of which rounding leaves nothing where the signal is weak.
+        return variance * snr * seen, variance * seen, (snr * seen).sqrt(), bias
 
     def _table(self, values, index, like):
         """Return the coefficients at an index tensor, in its shape."""

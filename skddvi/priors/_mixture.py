@@ -79,9 +79,7 @@ class GaussianMixturePrior(Prior):
     def denoise(self, y, variance):
         """Return E[z | y] and Var[z | y], each (..., n_components)."""
         c = self._constants(y.dtype, y.device)
-        return mixture_moments(
-            y, variance, c["log_part_weights"], c["means"], c["scales"].square()
-        )
+        return mixture_moments(y, variance, c["log_part_weights"], c["means"], c["scales"].square())
 
     def _draw(self, part, generator):
         c = self._constants(torch.float64, generator.device)
