@@ -331,7 +331,8 @@ class DiffusionPosterior(Posterior):
         if index.ndim == 3:
             bias = bias.unsqueeze(1)
         bias = context[..., : self.denoiser.width] + bias
-        return 1.0 - seen, variance * seen, (snr * seen).sqrt(), bias
+        # Not 1 - seen, of which rounding leaves nothing where the signal is weak.
+        return variance * snr * seen, variance * seen, (snr * seen).sqrt(), bias
 
     def _table(self, values, index, like):
         """Return the coefficients at an index tensor, in its shape."""

@@ -1,5 +1,6 @@
 """Priors that are weighted sums of Gaussians of one scale; kernel density estimates."""
 
+import itertools
 import math
 
 import torch
@@ -26,6 +27,14 @@ class KernelPrior(Prior):
         self._masters["scale"] = scale
         self._masters["nodes"] = nodes / scale
         self._masters["log_weights"] = log_weights
+        # For the posterior given a noised point. Counted from their middle, the nodes are small
+        # numbers, so that their squares keep their digits in float32.
+        every = nodes.flatten(0, 1) / scale
+        middle = every.mean(0)
+        self._masters["middle"] = middle
+        self._masters["moments"] = torch.cat([every - middle, (every - middle).square()], dim=-1)
+        log_part_weights = self._masters["log_part_weights"][:, None]
+        self._masters["node_log_weights"] = (log_weights + log_part_weights).flatten()
         self._log_norm = float(scale.log().sum()) + 0.5 * self.n_components * LOG_2PI
 
     def part_log_prob(self, z):
@@ -38,22 +47,34 @@ class KernelPrior(Prior):
 
     def denoise(self, y, variance, part=None):
         """Return E[z | y] and Var[z | y], each (..., n_components)."""
+        flat = y.reshape(-1, self.n_components)
+        noise = variance.expand_as(y).reshape(-1, self.n_components)
+        n_rows = max(1, _BLOCK_SIZE // len(self._masters["moments"]))
+        parts = itertools.repeat(None)
+        if part is not None:
+            parts = part.expand(y.shape[:-1]).reshape(-1).split(n_rows)
+        blocks = zip(flat.split(n_rows), noise.split(n_rows), parts, strict=False)
+        means, variances = zip(*(self._denoise(*block) for block in blocks), strict=True)
+        return torch.cat(means).reshape(y.shape), torch.cat(variances).reshape(y.shape)
+
+    def _denoise(self, y, variance, part):
+        """Return the moments for a block of rows (n, n_components)."""
         c = self._constants(y.dtype, y.device)
-        y, noise = y / c["scale"], (variance / c["scale"].square()).expand_as(y)
-        nodes = c["nodes"].flatten(0, 1)
-        own = self._log_weights_of(part, y).unsqueeze(-1)
-        log_weights = (c["log_weights"] + own).flatten(-2)
+        y, noise = y / c["scale"] - c["middle"], variance / c["scale"].square()
+        log_weights = c["node_log_weights"]
+        if part is not None:
+            own = self._log_weights_of(part, y).unsqueeze(-1)
+            log_weights = (c["log_weights"] + own).flatten(-2)
         precision = 1.0 / (1.0 + noise)
         # Terms that are the same for all nodes drop out. Products of low precision would not do.
         with torch.autocast(y.device.type, enabled=False):
-            moments = torch.cat([nodes, nodes.square()], dim=-1)
-            logits = torch.cat([y * precision, -0.5 * precision], dim=-1) @ moments.T
+            logits = torch.cat([y * precision, -0.5 * precision], dim=-1) @ c["moments"].T
             share = (logits + log_weights).softmax(-1)
-            centre, square = (share @ moments).chunk(2, dim=-1)
+            centre, square = (share @ c["moments"]).chunk(2, dim=-1)
         gain = precision * noise
         mean = y * precision + centre * gain
-        left = precision * noise + gain.square() * (square - centre.square()).clamp(min=0.0)
-        return mean * c["scale"], left * c["scale"].square()
+        left = gain + gain.square() * (square - centre.square()).clamp(min=0.0)
+        return (mean + c["middle"]) * c["scale"], left * c["scale"].square()
 
 
 class _LogKernelSum(torch.autograd.Function):

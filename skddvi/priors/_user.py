@@ -16,8 +16,11 @@ class UserPrior(Prior):
         Object with an attribute ``n_components`` (int) and methods ``sample(n, generator)`` ->
         (n, n_components) and ``log_prob(z)`` -> (n,), the normalised log density in nats,
         differentiable by torch. If it also has ``n_parts``, ``part_log_prob(z)`` ->
-        (n, n_parts), ``part_weights`` and ``sample(n, generator, part)``, its parts are used. A
-        :class:`torch.nn.Module` becomes a submodule.
+        (n, n_parts), ``part_weights`` and ``sample(n, generator, part)``, its parts are used. If
+        it has ``denoise(y, variance)``, (n, n_components) each, that returns E[z | y] and Var[z |
+        y] of the same shape as :meth:`Prior.denoise` does, the posterior follows them; without it,
+        those of a normal with the mean and the variance of the prior. A :class:`torch.nn.Module`
+        becomes a submodule.
 
     Raises
     ------
@@ -71,6 +74,22 @@ class UserPrior(Prior):
                 f"{shape} for z of shape {tuple(flat.shape)}, found {found}."
             )
         return value.to(z.dtype).reshape(*z.shape[:-1], self.n_parts)
+
+    def denoise(self, y, variance, part=None):
+        """Return the object's E[z | y] and Var[z | y], each (..., n_components), or None."""
+        if part is not None or not hasattr(self.prior, "denoise"):
+            return None
+        shape = -1, self.n_components
+        flat, noise = y.reshape(shape), variance.expand_as(y).reshape(shape)
+        moments = tuple(self.prior.denoise(flat, noise))
+        found = [tuple(value.shape) for value in moments]
+        if found != [flat.shape] * 2:
+            raise ValueError(
+                f"the posterior moments of prior={type(self.prior).__name__} must be two tensors "
+                f"of shape {tuple(flat.shape)}, found shapes {found}."
+            )
+        mean, left = (value.to(y.dtype).reshape(y.shape) for value in moments)
+        return mean, left
 
     def _draw(self, part, generator):
         n_samples = len(part)
