@@ -1,5 +1,6 @@
 """The latent-variable model: prior, likelihood, decoder and posterior held together."""
 
+import torch
 from torch import nn
 
 from .networks import Decoder

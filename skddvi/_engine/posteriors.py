@@ -382,15 +382,16 @@ class DiffusionPosterior(Posterior):
 
     def path(self, condition, noise):
         """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
-        mean, _, log_terminal_std, log_last_std, _ = condition
+        terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
         noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
         chain = self._chain(condition)
-        path = [self.alpha[-1] * mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
-        for step in range(self.n_steps, 1, -1):
-            y = self._step_back(path[-1], step, self.predict(path[-1], chain[step], condition))
-            path.append(y + chain[step].std * noise[..., step - 1, :])
-        last = self.predict(path[-1], chain[1], condition)
-        path.append(last + log_last_std.exp() * noise[..., 0, :])
+        path = [terminal_mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
+        for t in range(self.n_steps, 1, -1):
+            predicted, spread = self.predict(path[-1], chain[t], condition)
+            y = chain[t].mean_y * path[-1] + chain[t].mean_z * predicted
+            path.append(y + spread * noise[..., t - 1, :])
+        predicted, spread = self.predict(path[-1], chain[1], condition)
+        path.append(predicted + spread * log_last.exp() * noise[..., 0, :])
         return self._unstandardise(torch.stack(path))
 
     def sleep_loss(self, condition, z, generator):
