@@ -81,6 +81,7 @@ class FitTask(NamedTuple):
 
     X: object  # ndarray or CSR matrix of the training rows
     X_val: object  # the same of held-out rows, or None
+    schedule: Schedule  # of one training through all epochs
     watch: Callable  # makes an engine's on_epoch of the engine and a report
     labels: object = None  # codes of the training rows' classes, where the estimator has any
     labels_val: object = None
@@ -212,9 +213,9 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                 X, X_val = X[rows], X[held_out]
                 if labels is not None:
                     labels, labels_val = labels[rows], labels[held_out]
-        n_epochs = self._n_trainings() * self._schedule(X, X_val).max_iter
-        with epochs(self, X, n_epochs) as watch:
-            task = FitTask(X, X_val, watch, labels, labels_val)
+        schedule = self._schedule(X, X_val)
+        with epochs(self, X, self._n_trainings() * schedule.max_iter) as watch:
+            task = FitTask(X, X_val, schedule, watch, labels, labels_val)
             if continued:
                 engine, history = self._fit_further(task)
             else:
@@ -244,12 +245,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     def _fit_new(self, task, likelihood, seed):
         """Return a new engine, trained, and its history."""
         engine = self._build_engine(task.X, likelihood, seed)
-        return engine, self._train(engine, task, self._schedule(task.X, task.X_val))
+        return engine, self._train(engine, task, task.schedule)
 
     def _fit_further(self, task):
         """Return the fitted engine, trained further, and the history of both fits."""
-        further = self._train(self._engine, task, self._schedule(task.X, task.X_val))
-        return self._engine, _joined(self.history_, further)
+        return self._engine, _joined(self.history_, self._train(self._engine, task, task.schedule))
 
     def _train(self, engine, task, schedule, stage=""):
         """Train an engine as the schedule says and return the history."""

@@ -420,7 +420,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _pretrain(self, engine, task):
         """Train with all clusters in one place; return the history and whether it is complete."""
-        schedule = self._schedule(task.X, task.X_val)
+        schedule = task.schedule
         n_epochs = min(round(self.pretraining * schedule.max_iter), schedule.max_iter - 1)
         if n_epochs == 0:
             return {}, True
@@ -439,7 +439,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _train_jointly(self, engine, task, responsibilities, n_epochs_before):
         """Train clusters and networks for the epochs that are left, and return the history."""
-        schedule = self._schedule(task.X, task.X_val)
+        schedule = task.schedule
         schedule = dataclasses.replace(
             schedule,
             max_iter=schedule.max_iter - n_epochs_before,

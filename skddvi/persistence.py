@@ -11,9 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 from . import __version__, likelihoods, noising, priors, regularizers
 from ._codec import Decoder, Encoder
 from ._container import read, understood, write
+from ._engine.class_engine import ClassEngine
 from ._engine.device import resolve_device
 from ._engine.engine import Engine
 from ._warn import warn
+from .classifier import DDVAEClassifier
+from .clusterer import DDVAEClusterer
+from .mixture_prior import MixturePrior
 from .transformer import DDVAETransformer
 
 __all__ = ["load", "save"]
@@ -21,7 +25,11 @@ __all__ = ["load", "save"]
 # What this version writes. It reads all from 1 on.
 SCHEMA = 1
 # Each estimator with its engine. Its learned attributes are saved whatever they are called.
-ESTIMATORS = {"DDVAETransformer": (DDVAETransformer, Engine)}
+ESTIMATORS = {
+    "DDVAETransformer": (DDVAETransformer, Engine),
+    "DDVAEClusterer": (DDVAEClusterer, Engine),
+    "DDVAEClassifier": (DDVAEClassifier, ClassEngine),
+}
 # Classes whose constructor takes what they have as attributes; of modules, the tensors as well.
 BUILDING_BLOCKS = {
     cls.__name__: cls
@@ -32,6 +40,7 @@ BUILDING_BLOCKS = {
         priors.SwissRollPrior,
         priors.SquarePrior,
         priors.EmpiricalPrior,
+        MixturePrior,
         likelihoods.GaussianLikelihood,
         likelihoods.BernoulliLikelihood,
         likelihoods.BinomialLikelihood,

@@ -31,6 +31,10 @@ class ClassEngine(Engine):
     def _extended(self, model):
         return ClassModel(model, self.class_weights, self.generator)
 
+    def contents(self):
+        """Return what an equal engine is made of."""
+        return {**super().contents(), "class_weights": self.class_weights}
+
     def loop_maker(self, codes, validation_codes, **weights):
         """Return what makes the training loop of rows with these class codes, (n,)."""
         if validation_codes is not None:

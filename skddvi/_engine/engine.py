@@ -103,13 +103,14 @@ class Engine:
         }
 
     @classmethod
-    def from_contents(cls, *, prior, likelihood, build, weights, generator):
-        """Return the engine of the given contents, on the CPU."""
+    def from_contents(cls, *, prior, likelihood, build, weights, generator, **own):
+        """Return the engine of the given contents, on the CPU; ``own`` are a subclass's."""
         engine = cls.__new__(cls)
+        vars(engine).update(own, generator=None)
         engine.build = build
         engine.device = torch.device("cpu")
         with torch.device("meta"):
-            model = build_model(prior, likelihood, generator=None, **build)
+            model = engine._extended(build_model(prior, likelihood, generator=None, **build))
         engine.model = load_weights(model, {k: torch.tensor(v) for k, v in weights.items()})
         engine.generator = torch.Generator()
         engine.generator.set_state(torch.tensor(generator))

@@ -391,7 +391,7 @@ class DiffusionPosterior(Posterior):
             y = chain[t].mean_y * path[-1] + chain[t].mean_z * predicted
             path.append(y + spread * noise[..., t - 1, :])
         predicted, spread = self.predict(path[-1], chain[1], condition)
-        path.append(predicted + spread * log_last.exp() * noise[..., 0, :])
+        path.append(predicted + (spread.log() + log_last).exp() * noise[..., 0, :])
         return self._unstandardise(torch.stack(path))
 
     def sleep_loss(self, condition, z, generator):

@@ -90,16 +90,22 @@ class ClassModel(LatentVariableModel):
             torch.randn(n_classes, CLASS_WIDTH, generator=generator, dtype=torch.float32)
         )
         self.class_output = linear(CLASS_WIDTH, n_statistics, generator, 0.0)
-        statistics = torch.zeros(n_classes, n_statistics, dtype=torch.float32)
-        d, spread = self.prior.n_components, 0.0
+        self.class_statistics = nn.Parameter(
+            torch.zeros(n_classes, n_statistics, dtype=torch.float32)
+        )
+        if generator is not None:  # else the weights are those of a saved model
+            self._start_within_parts(generator)
+
+    @torch.no_grad()
+    def _start_within_parts(self, generator):
+        """Let an untrained posterior lie within the part of its class."""
+        d, n_classes, spread = self.prior.n_components, len(self.class_statistics), 0.0
         for part in range(n_classes):
             draws = self.prior.sample(N_PART_DRAWS, generator, part=part)
             draws = (draws - self.posterior.loc) / self.posterior.scale
-            statistics[part, :d] = draws.mean(0)
+            self.class_statistics[part, :d] = draws.mean(0)
             spread = spread + draws.std(0) / n_classes
-        self.class_statistics = nn.Parameter(statistics)
-        with torch.no_grad():  # so that an untrained posterior lies within the part of its class
-            self.posterior.head.weight[:d] *= spread[:, None]
+        self.posterior.head.weight[:d] *= spread[:, None]
 
     def features(self, inputs):
         """Return the :class:`RowFeatures` of encoded rows."""
