@@ -19,6 +19,8 @@ from scipy.stats import kstest, normaltest
 
 from skddvi import DDVAETransformer
 from skddvi._engine.objective import bound_terms, kl_per_dimension
+from skddvi._engine.posteriors import LOG_VARIANCE_BOUNDS
+from skddvi.priors import resolve_prior
 
 PROCESSES = ["cosine", "linear", "variance_exploding", [0.1, 0.4, 0.9]]
 
@@ -181,6 +183,40 @@ def test_the_noise_free_path_is_that_of_the_draws_without_noise(n_steps):
     assert torch.allclose(posterior.mode(condition), expected, rtol=0, atol=1e-12)
     if n_steps:
         assert not torch.allclose(expected, torch.from_numpy(mode), atol=0.01)
+
+
+# --------------------------------------------------------------------------- curved priors
+
+
+def vague_model(prior, n_steps):
+    """Return an untrained model whose encoder says of every row that it tells nothing."""
+    model = make_model(prior, n_steps)
+    with torch.no_grad():
+        model.posterior.head.weight.zero_()
+        model.posterior.head.bias.zero_()
+        model.posterior.head.bias[2:4] = LOG_VARIANCE_BOUNDS[1]
+    return model
+
+
+@pytest.mark.parametrize("name", ["pinwheel", "swiss_roll", "square", "gaussian_mixture"])
+def test_an_untrained_chain_of_a_row_that_tells_nothing_draws_from_the_prior(name):
+    """Mean, covariance and parts at any number of steps, the whole shape at many."""
+    prior = resolve_prior(name, 2)
+    expected = prior.sample(20_000, torch.Generator().manual_seed(0)).double()
+    shares = torch.bincount(prior.part_log_prob(expected).argmax(-1), minlength=10) / 20_000
+    divergences = []
+    for n_steps in (5, 20):
+        model = vague_model(prior, n_steps)
+        draw = draws_of(model, draw_rows(model, 1), 4000)
+        z = draw.z[:, 0]
+        assert abs(z.mean(0) - expected.mean(0)).max() < 0.06
+        assert abs(torch.cov(z.T) - torch.cov(expected.T)).max() < 0.08
+        part = prior.part_log_prob(z).argmax(-1)
+        assert abs(torch.bincount(part, minlength=10) / 4000 - shares).max() < 0.03
+        # The divergence of the paths, which is no less than that of the draws.
+        divergences.append(-(prior.log_prob(z) + draw.log_ratio[:, 0]).mean())
+    assert divergences[1] < 0.7
+    assert divergences[1] < 0.2 * divergences[0]
 
 
 # --------------------------------------------------------------------------- terms
