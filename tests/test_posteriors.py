@@ -20,7 +20,7 @@ from scipy.stats import kstest, normaltest
 from skddvi import DDVAETransformer
 from skddvi._engine.objective import bound_terms, kl_per_dimension
 from skddvi._engine.posteriors import LOG_VARIANCE_BOUNDS
-from skddvi.priors import resolve_prior
+from skddvi.priors import NormalPrior, resolve_prior
 
 PROCESSES = ["cosine", "linear", "variance_exploding", [0.1, 0.4, 0.9]]
 
@@ -31,6 +31,16 @@ def draws_of(model, x, n_draws, seed=0):
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         return model.posterior.draw(model.posterior.condition(model.likelihood.encode(x)), noise)
+
+
+def vague_model(prior, n_steps, noising="cosine"):
+    """Return an untrained model whose encoder says of every row that it tells nothing."""
+    model = make_model(prior, n_steps, noising)
+    with torch.no_grad():
+        model.posterior.head.weight.zero_()
+        model.posterior.head.bias.zero_()
+        model.posterior.head.bias[2:4] = LOG_VARIANCE_BOUNDS[1]
+    return model
 
 
 # --------------------------------------------------------------------------- the untrained chain
@@ -149,6 +159,20 @@ def test_one_step_for_all_rows_or_one_for_each_is_the_same():
             assert torch.allclose(part[row], whole[row], rtol=0, atol=1e-12)
 
 
+def test_a_weak_signal_keeps_its_digits_in_float32():
+    """1 - 1 / (1 + v SNR) would have lost them, and 1 / alpha_t makes that loss large."""
+    model = vague_model(NormalPrior(2), 24, [0.5] * 24)
+    x = draw_rows(model, 4)
+    y = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    condition = model.posterior.condition(model.likelihood.encode(x))
+    expected = predict(model.posterior, y.double(), 24, condition).detach().numpy()
+    assert abs(expected).max() > 1e-4
+    model.float()
+    condition = model.posterior.condition(model.likelihood.encode(x.float()))
+    found = predict(model.posterior, y, 24, condition).detach().numpy()
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
 @pytest.mark.parametrize("noising", [[0.999] * 8, [1e-4] * 8, [0.5] * 8], ids=str)
 def test_a_process_may_lose_all_of_the_signal_or_hardly_any(noising):
     X = np.random.default_rng(0).normal(size=(80, 5))
@@ -186,16 +210,6 @@ def test_the_noise_free_path_is_that_of_the_draws_without_noise(n_steps):
 
 
 # --------------------------------------------------------------------------- curved priors
-
-
-def vague_model(prior, n_steps):
-    """Return an untrained model whose encoder says of every row that it tells nothing."""
-    model = make_model(prior, n_steps)
-    with torch.no_grad():
-        model.posterior.head.weight.zero_()
-        model.posterior.head.bias.zero_()
-        model.posterior.head.bias[2:4] = LOG_VARIANCE_BOUNDS[1]
-    return model
 
 
 @pytest.mark.parametrize("name", ["pinwheel", "swiss_roll", "square", "gaussian_mixture"])
