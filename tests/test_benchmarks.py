@@ -220,3 +220,13 @@ def test_few_labels(monkeypatch, tmp_path, capsys):
     cells = json.loads(out.read_text())["cells"]
     assert cells["ddvae:10/0"]["values"]["n_unlabeled"] == 10
     assert cells["label_spreading/0"]["values"]["accuracy"] > 0.5
+
+
+def test_the_tables_of_the_docs_are_those_of_the_results():
+    command = [sys.executable, str(BENCHMARKS / "docs_tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = {path.stem for path in (BENCHMARKS / "results").glob("*.json")}
+    page = (BENCHMARKS.parent / "doc" / "benchmarks.rst").read_text(encoding="utf-8")
+    assert results
+    assert all(f"tables/{name}.txt" in page for name in results)

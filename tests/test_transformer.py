@@ -618,6 +618,13 @@ def test_noisings(noising, n_diffusion_steps):
     assert_same_model(clone(model).fit(X), model)
 
 
+def test_a_process_that_leaves_nothing_of_the_latents():
+    """alpha_T is then 1e-60, whose inverse single precision does not have."""
+    model = small(noising=[0.999] * 40, n_diffusion_steps=40, max_iter=3).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.isfinite(model.transform(X.astype(np.float32))).all()
+
+
 def test_accepted_names_are_those_that_can_be_resolved():
     for name in _base.PRIORS:
         assert resolve_prior(name, 2).name == name

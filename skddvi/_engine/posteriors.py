@@ -51,16 +51,16 @@ def gaussian_log_density(standardised, log_scale):
 class Step(NamedTuple):
     """What the chain needs at a step t: numbers, or tensors that broadcast against latents.
 
-    ``mean_y``, ``mean_z`` and ``std`` are A_t, B_t and C_t, ``inverse_alpha`` is 1 / alpha_t,
-    ``input_scale`` makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t,
-    ``whitening`` makes y_t / alpha_t - m of unit variance, ``output_scale`` and ``bias`` are the
+    ``mean_y``, ``mean_z``, ``std`` and ``alpha`` are A_t, B_t, C_t and alpha_t, ``input_scale``
+    makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t, ``whitening``
+    makes the residual y_t - alpha_t m of unit variance, ``output_scale`` and ``bias`` are the
     denoiser's.
     """
 
     mean_y: object
     mean_z: object
     std: object
-    inverse_alpha: object
+    alpha: object
     input_scale: object
     gain: torch.Tensor
     variance: torch.Tensor
@@ -151,7 +151,7 @@ class GaussianPosterior(Posterior):
         _init_log_variance(self.head, self.n_components)
 
     def condition_on(self, statistics, part=None):
-        mean, log_variance = statistics.chunk(2, dim=-1)
+        mean, log_variance = _at_least_single(statistics).chunk(2, dim=-1)
         return mean, 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
 
     def draw(self, condition, noise):
@@ -176,8 +176,8 @@ class DiffusionPosterior(Posterior):
     """q(y_0..T | x), a chain from y_T to z = y_0 conditioned on the row; equation (3).
 
     The encoder says where a row points, m, and how vaguely, v, as an observation m ~ N(z, v) of z
-    would. With y_t it makes an observation of z with mean m + g_t (y_t / alpha_t - m) and variance
-    v_t = v / (1 + v SNR_t), where g_t = v_t SNR_t. What the prior says of z given that observation
+    would. With y_t it makes an observation of z with mean m + g_t (y_t - alpha_t m) and variance
+    v_t = v sigma_t^2 / (sigma_t^2 + alpha_t^2 v), where g_t = v_t alpha_t / sigma_t^2. What the prior says of z given that observation
     is known, :meth:`Prior.denoise`, and is the prediction zhat that a step starts from, with the
     variance that is left of z. A step back has the mean of r(y_{t-1} | y_t, zhat) and the variance
     C_t^2 + B_t^2 times what is left. The denoiser learns what is missing from the prediction. So an
@@ -223,8 +223,6 @@ class DiffusionPosterior(Posterior):
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         self.mean_y, self.mean_z, self.std = ([float(c) for c in each] for each in transitions)
         self.n_steps = len(self.alpha) - 1
-        self.snr = [math.inf]
-        self.snr += [(a / s) ** 2 for a, s in zip(self.alpha[1:], self.sigma[1:], strict=True)]
         self.noise_size = d * (self.n_steps + 1)
         self.denoiser = Denoiser(d, self.n_steps, denoiser_width, generator)
         # What the denoiser is told in the latent sleep term, where there is no row.
@@ -239,7 +237,7 @@ class DiffusionPosterior(Posterior):
         Mean and log-std of y_T, m, v, the log of the factor of the last step's spread, the context,
         and the part of the prior that the row's latent is in, where one is given.
         """
-        d = self.n_components
+        d, statistics = self.n_components, _at_least_single(statistics)
         mean, log_variance, log_first, log_last = statistics[..., : 4 * d].chunk(4, dim=-1)
         variance = log_variance.clamp(*LOG_VARIANCE_BOUNDS).exp()
         start, left = self._denoise(mean, variance, part)
@@ -272,7 +270,7 @@ class DiffusionPosterior(Posterior):
         """
         mean, context = condition[2], condition[5]
         part = condition[6] if len(condition) > 6 else None
-        residual = y * step.inverse_alpha - mean
+        residual = y - step.alpha * mean
         start, left = self._denoise(mean + residual * step.gain, step.variance, part)
         second = context[..., self.denoiser.width :]
         correction = self.denoiser(
@@ -290,10 +288,10 @@ class DiffusionPosterior(Posterior):
                 self.mean_y[t],
                 self.mean_z[t],
                 self.std[t],
-                1.0 / self.alpha[t],
+                self.alpha[t],
                 1.0 / math.hypot(self.alpha[t], self.sigma[t]),
                 *(part[t - 1] for part in parts[:3]),
-                (1.0 + self.snr[t]) ** -0.5,
+                self.sigma[t] / math.hypot(self.alpha[t], self.sigma[t]),
                 parts[3][t - 1],
             )
             for t in range(1, self.n_steps + 1)
@@ -303,36 +301,35 @@ class DiffusionPosterior(Posterior):
         """Return one step a row, ``steps`` of shape (n,)."""
         index, like = steps[:, None], condition[3]
         totals = [math.hypot(a, s) for a, s in zip(self.alpha, self.sigma, strict=True)]
-        mean_y, mean_z, std, alpha, total, snr = (
+        mean_y, mean_z, std, alpha, sigma, total = (
             self._table(values, index, like)
-            for values in (self.mean_y, self.mean_z, self.std, self.alpha, totals, self.snr)
+            for values in (self.mean_y, self.mean_z, self.std, self.alpha, self.sigma, totals)
         )
         gain, variance, whitening, bias = self._step_parts(index, steps, condition)
-        output_scale = (1.0 + snr).rsqrt()
         return Step(
             mean_y,
             mean_z,
             std,
-            1.0 / alpha,
+            alpha,
             1.0 / total,
             gain,
             variance,
             whitening,
-            output_scale,
+            sigma / total,
             bias,
         )
 
     def _step_parts(self, index, steps, condition):
         """Return gain, variance, whitening and bias; ``index`` has latents' rank."""
         variance, context = condition[3], condition[5]
-        snr = self._table(self.snr, index, variance)
-        seen = 1.0 / (1.0 + variance * snr)
+        alpha, sigma = (self._table(values, index, variance) for values in (self.alpha, self.sigma))
+        # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
+        total = sigma.square() + alpha.square() * variance
         bias = self.denoiser.step_bias[steps]
         if index.ndim == 3:
             bias = bias.unsqueeze(1)
         bias = context[..., : self.denoiser.width] + bias
-        # Not 1 - seen, of which rounding leaves nothing where the signal is weak.
-        return variance * snr * seen, variance * seen, (snr * seen).sqrt(), bias
+        return alpha * variance / total, sigma.square() * variance / total, total.rsqrt(), bias
 
     def _table(self, values, index, like):
         """Return the coefficients at an index tensor, in its shape."""
@@ -450,6 +447,11 @@ def _init_log_variance(head, d, value=-3.0):
     with torch.no_grad():
         head.weight[d : 2 * d] *= 0.1
         head.bias[d : 2 * d] = value
+
+
+def _at_least_single(tensor):
+    """Return the tensor in float32 where mixed precision has left it with fewer digits."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 def _normal_like(tensor, generator):
