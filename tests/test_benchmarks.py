@@ -132,27 +132,13 @@ def test_command_line(harness, capsys):
         assert bad[0] in capsys.readouterr().err
 
 
-def test_purity(metrics):
-    assert metrics.purity_score([0, 0, 1, 1], [5, 5, 7, 7]) == 1.0
-    assert metrics.purity_score([0, 0, 1, 1], [0, 0, 0, 0]) == 0.5
-    assert metrics.purity_score([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]) == pytest.approx(4 / 6)
-
-
-def test_latent_nll_is_the_entropy_where_embeddings_follow_the_prior(metrics):
-    embedding, draws = np.random.default_rng(0).normal(size=(2, 1500, 2))
-    entropy = 1 + np.log(2 * np.pi)  # of the standard normal in two dimensions, in nats
-    figures = metrics.latent_nll(embedding, draws, seed=0)
-    assert figures["latent_nll"] == pytest.approx(entropy, abs=0.1)
-    assert metrics.latent_nll(embedding / 4, draws, seed=0)["latent_nll"] > entropy + 1
-
-
-def test_scores_of_separated_clusters(metrics):
-    rng = np.random.default_rng(0)
-    y = np.arange(150) % 3
-    embedding = 10 * np.eye(3)[y][:, :2] + rng.normal(size=(150, 2))
-    assert metrics.mixture_scores(embedding, y, 0, 3, n_init=1)["nmi"] == pytest.approx(1.0)
-    assert metrics.knn_cv_accuracy(embedding, y, 0) == 1.0
-    assert metrics.knn_accuracy(embedding[:100], y[:100], embedding[100:], y[100:]) == 1.0
+def test_latent_fit_is_least_where_embeddings_are_draws_of_the_prior(metrics):
+    embedding = metrics.prior_draws("pinwheel", 300, seed=1)
+    figures = metrics.latent_fit(embedding, "pinwheel", 500, seed=0)
+    assert figures["latent_nll"] == pytest.approx(figures["latent_nll_floor"], abs=0.2)
+    worse = metrics.latent_fit(embedding[:, ::-1] / 2, "pinwheel", 500, seed=0)
+    assert worse["latent_nll"] > figures["latent_nll_floor"] + 0.5
+    assert worse["latent_nll_floor"] == figures["latent_nll_floor"]
 
 
 def test_digits_from_end_to_end(tmp_path):

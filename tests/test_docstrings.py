@@ -12,7 +12,13 @@ from skddvi import _base
 
 numpydoc_validate = pytest.importorskip("numpydoc.validate")
 
-MODULES = ["skddvi.priors", "skddvi.likelihoods", "skddvi.noising", "skddvi.regularizers"]
+MODULES = [
+    "skddvi.priors",
+    "skddvi.likelihoods",
+    "skddvi.metrics",
+    "skddvi.noising",
+    "skddvi.regularizers",
+]
 IGNORED = {
     "ES01",  # the summary may say it all
     "RT02",  # scikit-learn names what a method returns

@@ -100,7 +100,7 @@ def hook(event, args):
 handlers = list(logging.getLogger().handlers)
 sys.addaudithook(hook)
 import skddvi
-from skddvi import likelihoods, noising, priors, regularizers
+from skddvi import likelihoods, metrics, noising, priors, regularizers
 skddvi.DDVAETransformer()
 if list(logging.getLogger().handlers) != handlers or logging.getLogger("skddvi").handlers:
     events.append("a logging handler")
