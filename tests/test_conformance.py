@@ -16,16 +16,17 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
-from skddvi import DDVAETransformer
+from skddvi import DDVAETransformer, baselines
 
 ROOT = Path(__file__).parents[1]
 ESTIMATORS = {"DDVAETransformer": DDVAETransformer}
+ESTIMATORS |= {name: getattr(baselines, name) for name in baselines.__all__}
 
 # How many checks check_estimator makes of each, by version of scikit-learn. None may fail, and
 # there is no list of checks that are expected to.
 N_CHECKS = {
-    "1.6": {"DDVAETransformer": 47},
-    "1.9": {"DDVAETransformer": 47},
+    "1.6": dict.fromkeys(ESTIMATORS, 47),
+    "1.9": dict.fromkeys(ESTIMATORS, 47),
 }
 # Checks that may be skipped, each with how the reason begins. They need an environment variable
 # that must be set before scipy is imported: test_skipped_checks_pass runs them in another process.

@@ -8,11 +8,12 @@ from functools import cached_property
 import pytest
 
 import skddvi
-from skddvi import _base
+from skddvi import _base, baselines
 
 numpydoc_validate = pytest.importorskip("numpydoc.validate")
 
 MODULES = [
+    "skddvi.baselines",
     "skddvi.priors",
     "skddvi.likelihoods",
     "skddvi.metrics",
@@ -88,7 +89,8 @@ def test_methods():
 
 
 def estimators():
-    return [resolve(f"skddvi.{name}") for name in skddvi.__all__ if name.startswith("DDVAE")]
+    own = [resolve(f"skddvi.{name}") for name in skddvi.__all__ if name.startswith("DDVAE")]
+    return own + [getattr(baselines, name) for name in baselines.__all__]
 
 
 @pytest.mark.parametrize("estimator", estimators(), ids=lambda cls: cls.__name__)

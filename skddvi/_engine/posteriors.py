@@ -84,6 +84,8 @@ class Posterior(nn.Module):
         self, n_inputs, loc, scale, n_statistics, hidden_layer_sizes, activation, generator
     ):
         super().__init__()
+        # A network that tells latents of rows from draws of the prior, where training has one.
+        self.critic = None
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
         self.n_components = loc.shape[0]
@@ -232,6 +234,10 @@ class DiffusionPosterior(Posterior):
         )
         return mean + residual * step.gain + correction * step.output_scale
 
+    def _terminal_mean(self, condition):
+        """Return the mean of q(y_T | x), (n, d)."""
+        return self.alpha[-1] * condition[0]
+
     def _chain(self, condition):
         """Return each of the steps 1..T by its number, computed in one go."""
         steps = torch.arange(1, self.n_steps + 1, device=condition[1].device)
@@ -281,10 +287,10 @@ class DiffusionPosterior(Posterior):
 
     def draw(self, condition, noise):
         """Run the chain and return z with the terms of equation (4) along the drawn path."""
-        mean, _, log_terminal_std, log_last_std, _ = condition
+        log_terminal_std, log_last_std = condition[2:4]
         noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
         terminal_noise, last_noise = noise[..., self.n_steps, :], noise[..., 0, :]
-        y = terminal = self.alpha[-1] * mean + log_terminal_std.exp() * terminal_noise
+        y = terminal = self._terminal_mean(condition) + log_terminal_std.exp() * terminal_noise
         chain, predictions = self._chain(condition), []
         for step in range(self.n_steps, 1, -1):
             predicted = self.predict(y, chain[step], condition)
@@ -316,18 +322,19 @@ class DiffusionPosterior(Posterior):
     def mode(self, condition):
         """Return the end of the noise-free reverse path, (n, d)."""
         chain = self._chain(condition)
-        y = self.alpha[-1] * condition[0]
+        y = self._terminal_mean(condition)
         for step in range(self.n_steps, 1, -1):
             y = self._step_back(y, step, self.predict(y, chain[step], condition))
         return self._unstandardise(self.predict(y, chain[1], condition))
 
     def sleep_loss(self, condition, z, generator):
         """Return an unbiased estimate of the conditional sleep term (5), one step t a row."""
-        mean, _, log_terminal_std, log_last_std, _ = condition
+        log_terminal_std, log_last_std = condition[2:4]
         u = self._standardise(z)
         terminal = self.alpha[-1] * u + self.sigma[-1] * _normal_like(u, generator)
         loss = -gaussian_log_density(
-            (terminal - self.alpha[-1] * mean) * (-log_terminal_std).exp(), log_terminal_std
+            (terminal - self._terminal_mean(condition)) * (-log_terminal_std).exp(),
+            log_terminal_std,
         )
         y = self.alpha[1] * u + self.sigma[1] * _normal_like(u, generator)
         ones = torch.ones(len(u), dtype=torch.int64, device=u.device)
