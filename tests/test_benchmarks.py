@@ -141,24 +141,47 @@ def test_latent_fit_is_least_where_embeddings_are_draws_of_the_prior(metrics):
     assert worse["latent_nll_floor"] == figures["latent_nll_floor"]
 
 
-def test_digits_from_end_to_end(tmp_path):
-    """Each cell runs in a process of its own."""
+def run_quick(name, out, *options):
+    """Run a benchmark by its command, each cell in a process of its own; return what it did."""
     import skddvi
 
     root = str(Path(skddvi.__file__).parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    out = tmp_path / "digits.json"
+    command = [sys.executable, str(BENCHMARKS / name), "--quick", "--out", str(out), *options]
     done = subprocess.run(
-        [
-            *(sys.executable, str(BENCHMARKS / "digits.py"), "--quick"),
-            *("--methods", "pca,ddvae", "--out", str(out)),
-        ],
+        command,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_posteriors_from_end_to_end(tmp_path):
+    out = tmp_path / "posteriors.json"
+    done = run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan")
+    names = ["pinwheel iaf", "pinwheel aae_gan"]
+    assert [" ".join(line.split()[:2]) for line in done.stdout.splitlines()[1:]] == names
+    cells = json.loads(out.read_text())["cells"]
+    iaf, aae = (cells[f"{name}/0"]["values"] for name in names)
+    assert iaf["bound"] <= iaf["bound_k500"] + 1
+    assert aae["bound"] is None and aae["bound_k500"] is None
+    for values in (iaf, aae):
+        assert values["n_iter"] == 2
+        assert values["latent_nll"] > values["latent_nll_floor"] - 0.5
+        assert 0 <= values["knn_accuracy"] <= 1
+        assert values["mmd"] > 0
+    # A second run finds everything done.
+    assert (
+        run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan").stderr.count("before") == 2
+    )
+
+
+def test_digits_from_end_to_end(tmp_path):
+    out = tmp_path / "digits.json"
+    done = run_quick("digits.py", out, "--methods", "pca,ddvae")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["method", "pca", "ddvae"]
     cells = json.loads(out.read_text())["cells"]
     assert cells["pca/0"]["values"]["peak_rss_mib"] > 0

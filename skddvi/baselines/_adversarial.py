@@ -65,7 +65,7 @@ class AdversarialAutoencoder(Baseline):
     There is no bound here: a posterior without spread has none that is finite. :meth:`score` and
     :meth:`score_samples` give log p(x|z) at the row's own latent. That is what early stopping and
     ``GridSearchCV`` can go by; it says nothing of how well the latents follow the prior, and is
-    larger than any bound on log p(x): never compare it with another estimator's score.
+    as a rule far above log p(x): never compare it with another estimator's score.
 
     Draws of :meth:`sample_posterior` are all the same point.
 
