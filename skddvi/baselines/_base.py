@@ -73,7 +73,7 @@ def document(cls):
     cls.__doc__ = re.sub(
         r"^( *)\{(\w+)\}$",
         lambda line: blocks[line[2]].replace("\n", "\n" + line[1]).join([line[1], ""]),
-        inspect.cleandoc(cls.__doc__),
+        inspect.cleandoc(cls.__doc__) + "\n",
         flags=re.M,
     )
     return cls

@@ -162,7 +162,7 @@ class IWAE(Baseline):
     >>> from skddvi.baselines import IWAE
     >>> X = load_iris().data
     >>> model = IWAE(max_iter=2, random_state=0).fit(X)
-    >>> model.score_samples(X, n_importance_samples=5).mean() > model.score(X)
+    >>> bool(model.score_samples(X, n_importance_samples=5).mean() > model.score(X))
     True
     """
 
