@@ -4,7 +4,9 @@ import copy
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import config_context
@@ -13,11 +15,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from ._callbacks import CallbackSupportMixin, epochs
+from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
 from ._engine.trainer import Schedule
+from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
 from .priors import resolve_prior
@@ -28,6 +33,9 @@ AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
 AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
+# With precision="auto": mixed precision from that many features on. With fewer, matrix products are
+# not where the time goes.
+AUTO_BFLOAT16_FEATURES = 128
 # Draws that the bound of a row is averaged over where one importance sample was asked for.
 N_SCORE_DRAWS = 32
 
@@ -44,7 +52,14 @@ RESERVED_TERMS = {
     "chain",
     "last_step",
     "kl_per_dimension",
+    "class_prior",
+    "class_entropy",
+    "classification",
+    "accuracy",
+    "consistency",
+    "pairs",
     "sleep",
+    "neighbor_agreement",
     "loss",
     # Of the baselines.
     "importance_weighted_bound",
@@ -67,7 +82,18 @@ STRUCTURE = (
 )
 
 
-class BaseDDVAE(BaseEstimator):
+class FitTask(NamedTuple):
+    """What a fit trains on, and what it calls after each epoch."""
+
+    X: object  # ndarray or CSR matrix of the training rows
+    X_val: object  # the same of held-out rows, or None
+    schedule: Schedule  # of one training through all epochs
+    watch: Callable  # makes an engine's on_epoch of the engine and a report
+    labels: object = None  # codes of the training rows' classes, where the estimator has any
+    labels_val: object = None
+
+
+class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     """Base class of the estimators: everything but what one of them is for.
 
     Warning: this class should not be used directly. Use derived classes instead.
@@ -104,6 +130,8 @@ class BaseDDVAE(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+    # What validate_data is told of sparse rows.
+    _accept_sparse = "csr"
     # Parameters that a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
@@ -111,7 +139,7 @@ class BaseDDVAE(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = bool(self._accept_sparse)
         name = self.likelihood
         if not isinstance(name, str):
             name = getattr(name, "name", None)
@@ -134,7 +162,7 @@ class BaseDDVAE(BaseEstimator):
             X = validate_data(
                 self,
                 X,
-                accept_sparse="csr",
+                accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
                 ensure_all_finite=False,
@@ -150,39 +178,54 @@ class BaseDDVAE(BaseEstimator):
             likelihood.check(X)
         return X
 
-    def _split(self, X, X_val, likelihood, seed):
-        """Return training rows and held-out rows (None where there are none)."""
-        if X_val is not None:
-            return X, self._validate(X_val, likelihood)
-        if not self.early_stopping:
-            return X, None
-        n_held_out = math.ceil(self.validation_fraction * X.shape[0])
-        if X.shape[0] - n_held_out < 2:
-            warnings.warn(
-                f"validation_fraction={self.validation_fraction} of {X.shape[0]} rows leaves fewer "
+    def _holds_rows_out(self):
+        """Return whether the fit needs held-out rows."""
+        return self.early_stopping
+
+    def _split(self, n_rows, seed, labels=None):
+        """Return the indices of training rows and of held-out rows (None where there are none)."""
+        rows = np.arange(n_rows)
+        if not self._holds_rows_out():
+            return rows, None
+        n_held_out = math.ceil(self.validation_fraction * n_rows)
+        if n_rows - n_held_out < 2:
+            warn(
+                f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves fewer "
                 "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
-                UserWarning,
-                stacklevel=5,
             )
-            return X, None
-        return train_test_split(X, test_size=n_held_out, random_state=seed)
+            return rows, None
+        return train_test_split(rows, test_size=n_held_out, random_state=seed)
 
     # ---------------------------------------------------------------------- fit
 
-    def _fit(self, X, X_val):
-        """Validate, build or take over the engine, train it, and keep what it says."""
+    def _fit(self, X, X_val, labels=None, labels_val=None):
+        """Validate, build or take over the engine, train it, and keep what it says.
+
+        ``labels``, where an estimator has them, are the class codes of the rows.
+        """
         seed = _seed(self.random_state)
         likelihood = resolve_likelihood(self.likelihood)
         continued = self.warm_start and hasattr(self, "_engine")
         if continued:
             self._check_structure()
         X = self._validate(X, likelihood, reset=not continued, min_rows=2)
-        X, X_val = self._split(X, X_val, likelihood, seed)
-        engine = self._engine if continued else self._build_engine(X, likelihood, seed)
+        check_consistent_length(X, labels)
+        if X_val is not None:
+            X_val = self._validate(X_val, likelihood)
+            check_consistent_length(X_val, labels_val)
+        else:
+            rows, held_out = self._split(X.shape[0], seed, labels)
+            if held_out is not None:
+                X, X_val = X[rows], X[held_out]
+                if labels is not None:
+                    labels, labels_val = labels[rows], labels[held_out]
         schedule = self._schedule(X, X_val)
-        history = engine.fit(X, schedule, X_val=X_val, on_epoch=self._on_epoch(schedule))
-        if continued:
-            history = _joined(self.history_, history)
+        with epochs(self, X, self._n_trainings() * schedule.max_iter) as watch:
+            task = FitTask(X, X_val, schedule, watch, labels, labels_val)
+            if continued:
+                engine, history = self._fit_further(task)
+            else:
+                engine, history = self._fit_new(task, likelihood, seed)
         self._engine = engine
         self._structure = {name: getattr(self, name) for name in self._structure_names}
         self.history_ = history
@@ -201,15 +244,49 @@ class BaseDDVAE(BaseEstimator):
                     f"found {name}={value!r}; set warm_start=False to build another."
                 )
 
+    def _n_trainings(self):
+        """Return how often a fit goes through all of its epochs."""
+        return 1
+
+    def _fit_new(self, task, likelihood, seed):
+        """Return a new engine, trained, and its history."""
+        engine = self._build_engine(task.X, likelihood, seed)
+        return engine, self._train(engine, task, task.schedule)
+
+    def _fit_further(self, task):
+        """Return the fitted engine, trained further, and the history of both fits."""
+        return self._engine, _joined(self.history_, self._train(self._engine, task, task.schedule))
+
+    def _train(self, engine, task, schedule, stage=""):
+        """Train an engine as the schedule says and return the history."""
+        return engine.fit(
+            task.X,
+            schedule,
+            X_val=task.X_val,
+            on_epoch=task.watch(engine, self._on_epoch(schedule, stage)),
+            make_loop=self._loop_maker(engine, task),
+        )
+
+    def _loop_maker(self, engine, task):
+        """Return what makes the training loop; None for that of the bound alone."""
+        return None
+
+    def _make_prior(self):
+        """Return the prior of a new model."""
+        return resolve_prior(self.prior, self.n_components)
+
+    def _make_engine(self, *args, **kwargs):
+        return Engine(*args, **kwargs)
+
     def _build_engine(self, X, likelihood, seed):
-        prior = resolve_prior(self.prior, self.n_components)
+        prior = self._make_prior()
         process = resolve_noising(self.noising, self.n_diffusion_steps)
         schedule = None
         if self.n_diffusion_steps > 0:
             alpha, sigma = process.coefficients(self.n_diffusion_steps)
             transitions = [np.append(0.0, c) for c in posterior_coefficients(alpha, sigma)]
             schedule = alpha, sigma, transitions
-        return Engine(
+        return self._make_engine(
             prior,
             likelihood.fit(X),
             schedule,
@@ -251,10 +328,15 @@ class BaseDDVAE(BaseEstimator):
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            bfloat16=self.precision == "bfloat16",
+            bfloat16=self._uses_bfloat16(X.shape[1]),
         )
 
-    def _on_epoch(self, schedule):
+    def _uses_bfloat16(self, n_features):
+        if self.precision != "auto":
+            return self.precision == "bfloat16"
+        return n_features >= AUTO_BFLOAT16_FEATURES and has_fast_bfloat16(self.device)
+
+    def _on_epoch(self, schedule, stage=""):
         if not self.verbose:
             return None
 
@@ -263,7 +345,7 @@ class BaseDDVAE(BaseEstimator):
             bounds = f"{'bound' if name == 'elbo' else name} {figures[name]:.4g} nats a row"
             if f"validation_{name}" in figures:
                 bounds += f", held out {figures[f'validation_{name}']:.4g}"
-            sys.stdout.write(f"Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
+            sys.stdout.write(f"{stage}Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
 
         return report
 
@@ -285,6 +367,10 @@ class BaseDDVAE(BaseEstimator):
         """Return new rows, checked against those of the fit."""
         check_is_fitted(self)
         return self._validate(X, self.likelihood_)
+
+    @property
+    def _n_features_out(self):
+        return self.prior_.n_components
 
     def sample_posterior(self, X, n_samples=1, random_state=None):
         """Draw latents of each row from the posterior q(z|x), equation (3).

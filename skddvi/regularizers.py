@@ -8,7 +8,6 @@ method ``fit(X)``, that is called with the training rows first.
 """
 
 import torch
-from sklearn.neighbors import kneighbors_graph
 
 __all__ = ["NeighborhoodPreservation"]
 
@@ -77,6 +76,9 @@ class NeighborhoodPreservation:
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."
             )
+        # Imported late: importing skddvi would take twice as long.
+        from sklearn.neighbors import kneighbors_graph
+
         self.graph_ = kneighbors_graph(X, self.n_neighbors)
         return self
 

@@ -41,7 +41,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         posterior explain them; "latent" is a cheaper approximation in which the denoiser sees no
         row; "off" leaves the term out. "auto" is "conditional" if ``n_diffusion_steps > 0``, else
         "off".
-    sleep_weight : float, default=0.3
+    sleep_weight : float, default=2.0
         Factor of the sleep term in the objective, equation (6). Both are in nats a row.
     kl_weight : float, default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
@@ -87,11 +87,12 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
-        precision. What is asked of the fitted model is computed in the dtype of the rows.
+        Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
+        "bfloat16" from 128 features on where the device has instructions for it, else "float32".
+        What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
-        "cpu", "cuda", "cuda:1" or "mps", or "auto" for the first accelerator or else the CPU. A
-        pickle holds CPU tensors, whatever the device was.
+        "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
+        tensors, whatever the device was.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the order of the rows and the noise. An int gives
         the same model again on the same machine. None gives another model each time; it does not
@@ -205,7 +206,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         noising="cosine",
         n_diffusion_steps=8,
         sleep="auto",
-        sleep_weight=0.3,
+        sleep_weight=2.0,
         kl_weight=1.0,
         kl_warmup=0.2,
         regularizer=None,
@@ -255,10 +256,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    @property
-    def _n_features_out(self):
-        return self.prior_.n_components
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, X_val=None):

@@ -15,6 +15,7 @@ from scipy.stats import multivariate_normal
 
 from skddvi._engine.model import build_model
 from skddvi._engine.objective import bound_terms
+from skddvi._engine.posteriors import DiffusionPosterior
 from skddvi.likelihoods import GaussianLikelihood
 from skddvi.noising import posterior_coefficients, resolve_noising
 from skddvi.priors import NormalPrior
@@ -68,17 +69,18 @@ def make_model(
         weight = np.linalg.qr(weight)[0] * np.sqrt(N_FEATURES) * rng.uniform(0.7, 1.3, 2)
     with torch.no_grad():
         if not hidden_layer_sizes:
-            model.decoder[-1].weight.copy_(torch.from_numpy(gain * weight))
-        model.decoder[-1].bias.copy_(torch.from_numpy(rng.normal(size=N_FEATURES)))
+            model.decoder.output.weight.copy_(torch.from_numpy(gain * weight))
+        model.decoder.output.bias.copy_(torch.from_numpy(rng.normal(size=N_FEATURES)))
     return model
 
 
 def parts(model):
     """Return W, b, the variances, centre and scale of a linear model as float64 arrays."""
-    likelihood, output = model.likelihood, model.decoder[-1]
+    likelihood, decoder = model.likelihood, model.decoder
+    weight = decoder.output.weight / decoder.scale
     tensors = (
-        output.weight,
-        output.bias,
+        weight,
+        decoder.output.bias - weight @ decoder.loc,
         likelihood._bounded_log_variance().double().exp(),
         likelihood.center.double() + likelihood.center_tail.double(),
         likelihood.scale,
@@ -126,9 +128,12 @@ def evidence_by_quadrature(model, x, half_width=4.5, step=0.04):
 
 
 def set_posterior(model, inflation=1.0, loc=(0.3, -0.2), scale=(1.7, 2.3)):
-    """Give the encoder the exact posterior mean and its variances times ``inflation``.
+    """Make the encoder say the exact posterior, its variances times ``inflation``.
 
-    The standardisation of the latents is set to an arbitrary one, of which nothing may depend.
+    A chain wants it as evidence: the mean m and the variance v of the observation of z from which
+    the posterior N(mu, S) follows by Bayes' rule with the standard normal prior, 1 / v = 1 / S - 1
+    and m = mu (1 + v). The standardisation of the latents is set to an arbitrary one, of which
+    nothing may depend.
     """
     weight, bias, variance, _, _ = parts(model)
     d = weight.shape[1]
@@ -136,7 +141,11 @@ def set_posterior(model, inflation=1.0, loc=(0.3, -0.2), scale=(1.7, 2.3)):
     loc, scale = np.array(loc)[:d], np.array(scale)[:d]
     covariance = np.linalg.inv(np.eye(d) + (weight.T / variance) @ weight)
     regression = covariance @ (weight.T / variance)
-    log_variance = np.log(inflation * np.diag(covariance) / scale**2)
+    of_z = inflation * np.diag(covariance)
+    if isinstance(posterior, DiffusionPosterior):
+        assert (of_z < 1).all(), "no evidence makes a posterior as wide as its prior"
+        regression = regression / (1 - of_z)[:, None]
+        of_z = of_z / (1 - of_z)
     with torch.no_grad():
         posterior.loc.copy_(torch.from_numpy(loc))
         posterior.scale.copy_(torch.from_numpy(scale))
@@ -144,7 +153,20 @@ def set_posterior(model, inflation=1.0, loc=(0.3, -0.2), scale=(1.7, 2.3)):
         head.bias.zero_()
         head.weight[:d] = torch.from_numpy(regression / scale[:, None])
         head.bias[:d] = torch.from_numpy((-regression @ bias - loc) / scale)
-        head.bias[d : 2 * d] = torch.from_numpy(log_variance)
+        head.bias[d : 2 * d] = torch.from_numpy(np.log(of_z / scale**2))
+
+
+@torch.no_grad()
+def gaussian_of(posterior, condition):
+    """Return mean and variance (n, d) of z, standardised, given an encoder's evidence.
+
+    They are those of a standard normal prior and one observation of mean m and variance v.
+    """
+    loc, scale = posterior.loc.numpy(), posterior.scale.numpy()
+    mean, variance = (value.numpy() for value in condition[2:4])
+    of_z = 1 / (1 + 1 / (scale**2 * variance))
+    mean_of_z = of_z * (loc + scale * mean) / (scale**2 * variance)
+    return (mean_of_z - loc) / scale, of_z / scale**2
 
 
 def perturb(model, encoder, denoiser, seed=0):
@@ -163,19 +185,24 @@ def perturb(model, encoder, denoiser, seed=0):
             parameter.add_(size * fan_in**-0.5 * noise)
 
 
+def unknown(schedule, t, variance):
+    """Return the variance of z given y_t where it is ``variance`` without y_t."""
+    alpha, sigma, _ = schedule
+    return 1 / (1 / variance + (alpha[t] / sigma[t]) ** 2)
+
+
 def step_std(schedule, t, variance):
-    """Return the standard deviation of q(y_{t-1} | y_t, x), t >= 2, for an encoder's variance.
+    """Return the standard deviation of q(y_{t-1} | y_t, x), t >= 2, for a posterior's variance.
 
     It is that of r(y_{t-1} | y_t, z), and besides what y_t leaves unknown of z.
     """
-    alpha, sigma, (_, mean_z, std) = schedule
-    unknown = 1 / (1 / variance + (alpha[t] / sigma[t]) ** 2)
-    return np.sqrt(std[t] ** 2 + mean_z[t] ** 2 * unknown)
+    _, _, (_, mean_z, std) = schedule
+    return (std[t] ** 2 + mean_z[t] ** 2 * unknown(schedule, t, variance)) ** 0.5
 
 
 def predict(posterior, y, t, condition):
     """Return the chain's prediction of z at one step t, (..., n, d), standardised."""
-    return posterior.predict(y, posterior._chain(condition)[t], condition)
+    return posterior.predict(y, posterior._chain(condition)[t], condition)[0]
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The benchmarks' harness and metrics, and one benchmark from end to end."""
 
+import functools
 import json
 import os
 import subprocess
@@ -187,3 +188,27 @@ def test_digits_from_end_to_end(tmp_path):
     assert cells["pca/0"]["values"]["peak_rss_mib"] > 0
     assert cells["ddvae/0"]["values"]["bound"] <= cells["ddvae/0"]["values"]["bound_k100"] + 1
     assert cells["ddvae/0"]["torch_threads"] >= 1
+
+
+def test_few_labels(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import few_labels
+
+    y = np.arange(60) % 3
+    labelled, others = few_labels.few_labels(y, 4, 20, seed=0)
+    assert np.bincount(y[labelled]).tolist() == [4, 4, 4]
+    assert len(others) == 20
+    assert not set(labelled) & set(others)
+
+    rng = np.random.default_rng(0)
+    data, out = tmp_path / "components.npz", tmp_path / "few.json"
+    np.savez(data, X=3.0 * np.eye(5)[y] + rng.normal(size=(60, 5)), y=y, eigenvalues=np.ones(5))
+    here = functools.partial(few_labels.run_cells, isolate=False)
+    monkeypatch.setattr(few_labels, "run_cells", here)
+    arguments = ["--task", "ancestry", "--data", str(data), "--out", str(out), "--seeds", "1"]
+    assert few_labels.main([*arguments, "--max-iter", "2", "--curve", "0,10"]) == 0
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["method", *few_labels.METHODS, "ddvae:0", "ddvae:10"]
+    cells = json.loads(out.read_text())["cells"]
+    assert cells["ddvae:10/0"]["values"]["n_unlabeled"] == 10
+    assert cells["label_spreading/0"]["values"]["accuracy"] > 0.5

@@ -16,18 +16,21 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
-from skddvi import DDVAETransformer, baselines
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 
 ROOT = Path(__file__).parents[1]
-ESTIMATORS = {"DDVAETransformer": DDVAETransformer}
-ESTIMATORS |= {name: getattr(baselines, name) for name in baselines.__all__}
+ESTIMATORS = {cls.__name__: cls for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer)}
+BASELINES = {name: getattr(baselines, name) for name in baselines.__all__}
+ESTIMATORS |= BASELINES
 
 # How many checks check_estimator makes of each, by version of scikit-learn. None may fail, and
 # there is no list of checks that are expected to.
 N_CHECKS = {
-    "1.6": dict.fromkeys(ESTIMATORS, 47),
-    "1.9": dict.fromkeys(ESTIMATORS, 47),
+    "1.6": {"DDVAEClassifier": 61, "DDVAEClusterer": 51, "DDVAETransformer": 47},
+    "1.9": {"DDVAEClassifier": 61, "DDVAEClusterer": 51, "DDVAETransformer": 47},
 }
+for numbers in N_CHECKS.values():
+    numbers |= dict.fromkeys(BASELINES, numbers["DDVAETransformer"])
 # Checks that may be skipped, each with how the reason begins. They need an environment variable
 # that must be set before scipy is imported: test_skipped_checks_pass runs them in another process.
 MAY_BE_SKIPPED = {"check_array_api_input": "SCIPY_ARRAY_API is not set"}
@@ -118,14 +121,15 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np, sklearn, torch
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from skddvi import DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 
 passed = []
-for estimator, check in estimator_checks_generator(DDVAETransformer(), mark=None):
-    name = getattr(check, "func", check).__name__
-    if name in json.loads(sys.argv[1]):
-        check(estimator)
-        passed.append(name)
+for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer):
+    for estimator, check in estimator_checks_generator(cls(), mark=None):
+        name = getattr(check, "func", check).__name__
+        if name in json.loads(sys.argv[1]):
+            check(estimator)
+            passed.append(name)
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 model = DDVAETransformer(hidden_layer_sizes=(8,), max_iter=2, random_state=0)
@@ -153,7 +157,7 @@ def test_skipped_checks_pass_and_dispatched_tensors_are_arrays():
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout) == list(MAY_BE_SKIPPED)
+    assert json.loads(process.stdout) == list(MAY_BE_SKIPPED) * len(ESTIMATORS)
 
 
 @pytest.mark.parametrize("check", FURTHER_CHECKS)

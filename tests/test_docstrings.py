@@ -15,10 +15,12 @@ numpydoc_validate = pytest.importorskip("numpydoc.validate")
 MODULES = [
     "skddvi.baselines",
     "skddvi.priors",
+    "skddvi.mixture_prior",
     "skddvi.likelihoods",
     "skddvi.metrics",
     "skddvi.noising",
     "skddvi.regularizers",
+    "skddvi.displays",
 ]
 IGNORED = {
     "ES01",  # the summary may say it all

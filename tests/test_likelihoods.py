@@ -382,7 +382,8 @@ def test_offset_beyond_the_resolution_of_float32():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_container_and_dtype_gives_the_same_fit(name, tmp_path, monkeypatch):
     X = np.rint(data(name))  # whole numbers survive every dtype
-    monkeypatch.setattr("skddvi.likelihoods._BLOCK_ENTRIES", 3 * N_FEATURES)  # several blocks
+    several_blocks = 3 * N_FEATURES
+    monkeypatch.setattr("skddvi.likelihoods._statistics._BLOCK_ENTRIES", several_blocks)
     path = tmp_path / "X.npy"
     np.save(path, X)
     read_only = X.copy()

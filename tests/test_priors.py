@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skddvi import priors
 from skddvi.priors import (
     EmpiricalPrior,
     GaussianMixturePrior,
@@ -21,6 +20,8 @@ from skddvi.priors import (
     SquarePrior,
     SwissRollPrior,
     UserPrior,
+    _curves,
+    _kernel,
     resolve_prior,
 )
 
@@ -58,6 +59,23 @@ class Halves(torch.nn.Module):
     def log_prob(self, z):
         weights = torch.tensor(self.part_weights, dtype=z.dtype)
         return torch.logsumexp(self.part_log_prob(z) + weights.log(), dim=-1)
+
+
+class TwoNormals:
+    """A user's prior with its posterior given a noised latent: a narrow and a wide axis."""
+
+    n_components = 2
+    scale = torch.tensor([0.5, 2.0], dtype=torch.float64)
+
+    def sample(self, n, generator):
+        return self.scale * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, z):
+        return NormalPrior(2).log_prob(z / self.scale) - self.scale.log().sum()
+
+    def denoise(self, y, variance):
+        total = self.scale**2 + variance
+        return self.scale**2 * y / total, self.scale**2 * variance / total
 
 
 def make_empirical():
@@ -170,8 +188,8 @@ def test_scale_and_entropy_of_the_curved_priors(make, entropy):
 def test_quadrature_is_exact_to_rounding_near_the_mass(make, monkeypatch):
     z = torch.cat([make().sample(300, seeded()).double(), uniform_disc(300, 3.0)])
     log_p = make().log_prob(z)
-    n_nodes = priors._n_nodes
-    monkeypatch.setattr(priors, "_n_nodes", lambda length: 2 * n_nodes(length))
+    n_nodes = _curves._n_nodes
+    monkeypatch.setattr(_curves, "_n_nodes", lambda length: 2 * n_nodes(length))
     assert log_p.numpy() == pytest.approx(make().log_prob(z).numpy(), abs=1e-10)
 
 
@@ -196,12 +214,12 @@ def test_quadrature_is_exact_to_rounding_near_the_mass(make, monkeypatch):
 )
 def test_any_shape_is_normalised_and_its_quadrature_exact(prior):
     z = prior.sample(200, seeded()).double()
-    n_nodes = priors._n_nodes
+    n_nodes = _curves._n_nodes
     try:
-        priors._n_nodes = lambda length: 2 * n_nodes(length)
+        _curves._n_nodes = lambda length: 2 * n_nodes(length)
         doubled = type(prior)(**constructor_arguments(prior))
     finally:
-        priors._n_nodes = n_nodes
+        _curves._n_nodes = n_nodes
     assert prior.log_prob(z).numpy() == pytest.approx(doubled.log_prob(z).numpy(), abs=1e-7)
     # Importance weights against a wide normal average to one.
     wide = 2.0 * torch.randn(20_000, 2, generator=seeded(), dtype=torch.float64)
@@ -281,6 +299,150 @@ def test_float32_agrees_with_float64(make):
     assert single.grad.numpy() == pytest.approx(double.grad.numpy(), rel=1e-3, abs=1e-2)
 
 
+# --------------------------------------------------------------------------- denoising
+
+LINE = torch.linspace(-9.0, 9.0, 3601, dtype=torch.float64)
+DENOISING = {
+    **{name: make for name, make in PLANAR.items() if not name.startswith("user")},
+    "user_denoising": lambda: UserPrior(TwoNormals()),
+    "normal, 1-D": lambda: NormalPrior(1),
+    "mixture, 1-D": lambda: resolve_prior("gaussian_mixture", 1),
+    "empirical, 1-D": lambda: EmpiricalPrior([[-2.0], [0.3], [1.0]], bandwidth=0.3),
+    "normal, 5-D": lambda: NormalPrior(5),
+    "mixture, 5-D": lambda: resolve_prior("gaussian_mixture", 5),
+    "empirical, 5-D": lambda: EmpiricalPrior(np.random.default_rng(0).normal(size=(30, 5))),
+}
+denoising = pytest.mark.parametrize("make", DENOISING.values(), ids=DENOISING)
+
+
+def noised(prior, n, seed=5):
+    """Return draws of the prior seen through noise, and its variances, other for each axis."""
+    shape = n, prior.n_components
+    log_variance = -3.0 + 4.0 * torch.rand(shape, generator=seeded(seed), dtype=torch.float64)
+    eps = torch.randn(shape, generator=seeded(seed + 1), dtype=torch.float64)
+    variance = log_variance.exp()
+    return prior.sample(n, seeded(seed)).double() + variance.sqrt() * eps, variance
+
+
+def moments_by_integration(prior, y, variance):
+    """Return E[z | y] and Var[z | y] of one point, by the rectangular rule on a grid."""
+    axes = [LINE if prior.n_components == 1 else LINE[::10]] * prior.n_components
+    z = torch.cartesian_prod(*axes).reshape(-1, prior.n_components)
+    log_weight = prior.log_prob(z) - 0.5 * ((y - z).square() / variance).sum(-1)
+    share = log_weight.softmax(0)[:, None]
+    mean = (share * z).sum(0)
+    return mean, (share * (z - mean).square()).sum(0)
+
+
+@pytest.mark.parametrize("name", [name for name in DENOISING if "5-D" not in name])
+def test_denoising_is_the_integral_over_the_posterior(name):
+    prior = DENOISING[name]()
+    y, variance = noised(prior, 4)
+    mean, left = prior.denoise(y, variance)
+    assert mean.shape == left.shape == y.shape
+    for row in range(4):
+        expected = moments_by_integration(prior, y[row], variance[row])
+        assert mean[row].numpy() == pytest.approx(expected[0].numpy(), abs=1e-5)
+        assert left[row].numpy() == pytest.approx(expected[1].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in DENOISING if "5-D" in name])
+def test_denoising_in_many_dimensions_is_what_weighted_draws_say(name):
+    """Draws about y, of twice the noise's variance, with the weights that make them posterior."""
+    prior = DENOISING[name]()
+    y, variance = noised(prior, 3)
+    mean, left = prior.denoise(y, variance)
+    eps = torch.randn(400_000, 5, generator=seeded(), dtype=torch.float64)
+    for row in range(3):
+        z = y[row] + (2.0 * variance[row]).sqrt() * eps
+        log_weight = prior.log_prob(z) - 0.5 * eps.square().sum(-1)
+        share = log_weight.softmax(0)[:, None]
+        error = 5 * float(share.square().sum()) ** 0.5
+        assert error < 0.1
+        centred = z - mean[row]
+        scale = left[row].sqrt()
+        assert abs((share * centred).sum(0) / scale).max() < error
+        assert abs((share * centred.square()).sum(0) / left[row] - 1).max() < 2 * error
+
+
+@denoising
+def test_denoising_of_no_noise_is_the_point_and_of_all_noise_the_prior(make):
+    prior = make()
+    y, _ = noised(prior, 20)
+    mean, left = prior.denoise(y, torch.full_like(y, 1e-8))
+    assert mean.numpy() == pytest.approx(y.numpy(), abs=1e-4)
+    assert left.numpy() == pytest.approx(1e-8, rel=1e-3)
+    for dtype in (torch.float32, torch.float64):
+        mean, left = prior.denoise(y.to(dtype), torch.full_like(y, 1e8, dtype=dtype))
+        z = prior.sample(100_000, seeded()).double()
+        error = 5 * z.std(0) / math.sqrt(len(z))
+        assert (abs(mean - z.mean(0)) < error + 1e-3).all()
+        assert left.numpy() == pytest.approx(z.var(0).expand_as(y).numpy(), rel=0.03)
+
+
+@denoising
+def test_denoising_in_float32_and_under_autocast_agrees_with_float64(make):
+    prior = make()
+    y, variance = noised(prior, 200)
+    # Across all the sizes of noise that a chain meets.
+    variance = variance * 10.0 ** torch.linspace(-6, 3, 200, dtype=torch.float64)[:, None]
+    y, variance = y.float(), variance.float()
+    expected = prior.denoise(y.double(), variance.double())
+    single = prior.denoise(y, variance)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = prior.denoise(y, variance)
+    for value, same, reference in zip(single, mixed, expected, strict=True):
+        assert value.dtype == same.dtype == torch.float32
+        assert reference.dtype == torch.float64
+        assert torch.equal(value, same)
+        assert value.numpy() == pytest.approx(reference.numpy(), rel=1e-3, abs=2e-5)
+
+
+@denoising
+def test_the_gradient_of_denoising_is_that_of_finite_differences(make):
+    prior = make()
+    y, variance = (value.requires_grad_() for value in noised(prior, 3))
+    assert torch.autograd.gradcheck(prior.denoise, (y, variance))
+
+
+@denoising
+def test_denoising_takes_any_leading_shape_and_variances_that_broadcast(make, monkeypatch):
+    prior = make()
+    d = prior.n_components
+    y, variance = noised(prior, 12)
+    expected = prior.denoise(y, variance[:4].repeat(3, 1))
+    monkeypatch.setattr(_kernel, "_BLOCK_SIZE", 1)
+    found = prior.denoise(y.reshape(3, 4, d), variance[:4])
+    for value, reference in zip(found, expected, strict=True):
+        assert torch.allclose(value.reshape(12, d), reference, rtol=1e-12, atol=1e-14)
+
+
+def test_denoising_does_not_mind_how_far_the_samples_lie():
+    """In float32 the squares of large nodes would drown what tells one from another."""
+    samples = np.random.default_rng(0).normal(size=(50, 2))
+    near, far = EmpiricalPrior(samples), EmpiricalPrior(samples + 1024.0)
+    y, variance = (value.float() for value in noised(near, 50))
+    mean, left = near.denoise(y, variance)
+    far_mean, far_left = far.denoise(y + 1024.0, variance)
+    assert (far_mean - 1024.0).numpy() == pytest.approx(mean.numpy(), abs=2e-3)
+    assert far_left.numpy() == pytest.approx(left.numpy(), rel=1e-2)
+
+
+def test_a_prior_without_a_closed_form_says_so():
+    y, variance = noised(NormalPrior(2), 3)
+    assert UserPrior(TwoLaplaces()).denoise(y, variance) is None
+
+    class Wrong(TwoNormals):
+        def denoise(self, y, variance):
+            return y, variance.sum(-1)
+
+    with pytest.raises(ValueError, match=r"moments of prior=Wrong .* \(3, 2\), found .* \(3,\)\]"):
+        UserPrior(Wrong()).denoise(y, variance)
+
+
+# --------------------------------------------------------------------------- other laws
+
+
 def test_moving_to_float64_loses_no_digits():
     means, scales, weights = [[0.1, 0.2], [0.3, -0.7]], [0.1, 0.3], [0.1, 0.9]
     prior = GaussianMixturePrior(means, scales, weights).float().double()
@@ -340,7 +502,7 @@ def test_leading_shapes_dtypes_and_blocks_of_rows(make, monkeypatch):
     assert prior.log_prob(z.bfloat16()).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.allclose(prior.log_prob(z), expected, atol=1e-5)
-    monkeypatch.setattr(priors, "_BLOCK_SIZE_CPU", 1)
+    monkeypatch.setattr(_kernel, "_BLOCK_SIZE_CPU", 1)
     assert torch.allclose(prior.log_prob(z), expected, atol=1e-5)
 
 
@@ -487,3 +649,29 @@ def test_a_users_object_with_wrong_shapes_is_named():
         prior.sample(3)
     with pytest.raises(ValueError, match=r"log density of prior=Wrong .* found \(3, 2\)"):
         prior.log_prob(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        GaussianMixturePrior([[0.0, 0.0], [1.0, 2.0]], [[0.3, 0.2], [0.1, 0.5]], [0.3, 0.7]),
+        PinwheelPrior(3),
+        SquarePrior(4),
+    ],
+    ids=lambda prior: prior.name,
+)
+def test_denoise_in_a_part_sees_that_part_alone(prior):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.tensor([[0.5, 0.7], [1.2, -0.3]], dtype=torch.float64)
+    variance = torch.tensor([[0.3, 0.2], [0.5, 0.4]], dtype=torch.float64)
+    part = torch.tensor([1, 0])
+    mean, left = prior.denoise(y, variance, part)
+    for row in range(2):
+        z = prior.sample(200_000, generator, part=int(part[row])).double()
+        share = (-0.5 * ((y[row] - z).square() / variance[row]).sum(-1)).softmax(0)[:, None]
+        expected = (share * z).sum(0)
+        spread = (share * (z - expected).square()).sum(0)
+        torch.testing.assert_close(mean[row], expected, atol=0.02, rtol=0.0)
+        torch.testing.assert_close(left[row], spread, atol=0.02, rtol=0.0)
+    draws = prior.denoise(y.expand(3, 2, 2), variance, part)
+    torch.testing.assert_close(draws[0], mean.expand(3, 2, 2))

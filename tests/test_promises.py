@@ -631,16 +631,23 @@ def test_promise_14_regularizers_need_names_of_their_own():
 @pytest.mark.parametrize("name", ["cuda", "cuda:99", "mps", "banana", "meta"])
 def test_promise_15_missing_device(name, monkeypatch):
     monkeypatch.setattr(device_module.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(device_module.torch.backends.mps, "is_available", lambda: False)
     model = small(device=name)
     message = f"device={name!r} is not available; the devices here are cpu. .*device='cpu'"
     with pytest.raises(RuntimeError, match=message):
         model.fit(X)
 
 
+@pytest.mark.parametrize("name", ["mps", "mps:0"])
+def test_promise_15_a_device_without_float64(name, monkeypatch):
+    monkeypatch.setattr(device_module.torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(device_module.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(RuntimeError, match=rf"device='{name}' .* MPS has no float64.*device='cpu'"):
+        small(device=name).fit(X)
+    assert device_module.resolve_device("auto").type == "cpu"
+
+
 def test_promise_15_devices_are_listed(monkeypatch):
     monkeypatch.setattr(device_module.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(device_module.torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="the devices here are cpu, cuda:0, cuda:1"):
         small(device="cuda:2").fit(X)
 
@@ -655,7 +662,6 @@ def test_promise_15_forked_worker(monkeypatch):
 
 def test_promise_15_auto_is_the_cpu_where_there_is_no_other(monkeypatch, fitted):
     monkeypatch.setattr(device_module.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(device_module.torch.backends.mps, "is_available", lambda: False)
     model = small(device="auto").fit(X)
     np.testing.assert_array_equal(model.transform(X), fitted.transform(X))
 

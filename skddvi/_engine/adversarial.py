@@ -41,8 +41,8 @@ class PointPosterior(Posterior):
         self.noise_size = d
         self.critic = Critic(d, critic, critic_width, n_critic_steps, generator)
 
-    def condition(self, inputs):
-        return (self.head(self.body(inputs)),)
+    def condition_on(self, statistics, part=None):
+        return (statistics,)
 
     def draw(self, condition, noise):
         """Return the latents of the rows, as often as there is noise, which has no effect."""

@@ -4,12 +4,8 @@ import torch
 
 
 def available_devices():
-    """Return the names of the devices that tensors can be put on here."""
-    names = ["cpu"]
-    names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return names
+    """Return the names of the devices that a model can be put on here."""
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 def resolve_device(name):
@@ -18,7 +14,7 @@ def resolve_device(name):
     Parameters
     ----------
     name : str
-        "cpu", "cuda", "cuda:1", "mps", or "auto" for the first accelerator or else the CPU.
+        "cpu", "cuda", "cuda:1", or "auto" for the first GPU or else the CPU.
 
     Returns
     -------
@@ -27,7 +23,7 @@ def resolve_device(name):
     Raises
     ------
     RuntimeError
-        When the device is not there, or CUDA is asked for in a forked process.
+        When the device is not there or has no float64, or CUDA is asked for in a forked process.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -42,9 +38,11 @@ def resolve_device(name):
         str(device) in available or (device.index is None and f"{device}:0" in available)
     )
     if not known:
+        # Draws, and all that is asked of a model with float64 rows, are computed in float64.
+        reason = "MPS has no float64. " if name.startswith("mps") else ""
         raise RuntimeError(
             f"device={name!r} is not available; the devices here are {', '.join(available)}. "
-            "Use device='cpu', or device='auto' for the best one there is."
+            f"{reason}Use device='cpu', or device='auto' for the best one there is."
         )
     if device.type == "cuda" and torch.cuda._is_in_bad_fork():
         raise RuntimeError(
@@ -52,3 +50,11 @@ def resolve_device(name):
             "loky backend, or use device='cpu'."
         )
     return device
+
+
+def has_fast_bfloat16(name):
+    """Return whether the device of that name multiplies matrices of bfloat16 in hardware."""
+    device = resolve_device(name)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .device import resolve_device
-from .model import build_model
+from .model import build_model, load_weights, network_weights
 from .objective import bound_terms, importance_weighted_bound
 from .rows import Rows
 from .trainer import CHUNK_ROWS, train
@@ -59,16 +59,20 @@ class Engine:
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.model = build_model(
-            prior,
-            likelihood,
-            noise_schedule,
-            hidden_layer_sizes=hidden_layer_sizes,
-            denoiser_width=denoiser_width,
-            activation=activation,
-            generator=self.generator,
-            posterior=posterior,
-        ).to(self.device, torch.float32)  # whatever torch's default dtype is
+        self.build = {
+            "noise_schedule": noise_schedule,
+            "hidden_layer_sizes": hidden_layer_sizes,
+            "denoiser_width": denoiser_width,
+            "activation": activation,
+            "posterior": posterior,
+        }
+        model = build_model(prior, likelihood, generator=self.generator, **self.build)
+        # In single precision, whatever torch's default dtype is.
+        self.model = self._extended(model).to(self.device, torch.float32)
+
+    def _extended(self, model):
+        """Return the untrained model with what another kind of engine adds to it."""
+        return model
 
     def __getstate__(self):
         """Keep CPU tensors only, so that a model trained on a GPU opens anywhere."""
@@ -85,7 +89,43 @@ class Engine:
         self.generator = torch.Generator()
         self.generator.set_state(state["generator"])
 
-    def fit(self, X, schedule, *, X_val=None, on_epoch=None):
+    def contents(self):
+        """Return what :meth:`from_contents` makes an equal engine of.
+
+        Returns
+        -------
+        contents : dict
+            The prior, the likelihood, arguments of the build, and arrays.
+        """
+        weights = network_weights(self.model)
+        return {
+            "prior": self.model.prior,
+            "likelihood": self.model.likelihood,
+            "build": self.build,
+            "weights": {name: value.cpu().numpy() for name, value in weights.items()},
+            "generator": self.generator.get_state().numpy(),
+        }
+
+    @classmethod
+    def from_contents(cls, *, prior, likelihood, build, weights, generator, **own):
+        """Return the engine of the given contents, on the CPU; ``own`` are a subclass's."""
+        engine = cls.__new__(cls)
+        vars(engine).update(own, generator=None)
+        engine.build = build
+        engine.device = torch.device("cpu")
+        with torch.device("meta"):
+            model = engine._extended(build_model(prior, likelihood, generator=None, **build))
+        engine.model = load_weights(model, {k: torch.tensor(v) for k, v in weights.items()})
+        engine.generator = torch.Generator()
+        engine.generator.set_state(torch.tensor(generator))
+        return engine
+
+    def move_to(self, device):
+        """Put the model on the device of that name."""
+        self.device = resolve_device(device)
+        self.model.to(self.device)
+
+    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None):
         """Train on the rows of X and return the history, a dict of lists."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
         generator = self.generator
@@ -99,6 +139,7 @@ class Engine:
             generator=generator,
             validation_rows=validation_rows,
             on_epoch=on_epoch,
+            make_loop=make_loop,
         )
 
     def embed(self, X):
@@ -121,19 +162,49 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, chunk))
         return self._by_chunk(X, draw, chunk).swapaxes(0, 1)
 
+    def sample_path(self, X, seed):
+        """Return a drawn path y_T, ..., y_1, z of each row of X, (T + 1, n, d)."""
+        model = self._model_in(X.dtype)
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(x):
+            shape = len(x), model.posterior.noise_size
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x)
+            return model.posterior.path(_condition(model, x), noise).transpose(0, 1)
+
+        return self._by_chunk(X, draw).swapaxes(0, 1)
+
     def decode(self, Z, chunk=CHUNK_ROWS):
         """Return the expected rows of latents Z, (n, p), in the units of X."""
         model = self._model_in(Z.dtype)
         return self._by_chunk(Z, lambda z: model.likelihood.mean(model.decoder(z)), chunk)
 
+    def responsibilities(self, X, n_draws):
+        """Return the probability of each part of the prior given each row of X, (n, n_parts).
+
+        The mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for every row.
+        """
+        model = self._model_in(X.dtype)
+        noise = _score_noise(n_draws, model.posterior.noise_size)
+
+        def average(x):
+            draws = noise.to(device=x.device, dtype=x.dtype)[:, None, :].expand(-1, len(x), -1)
+            z = model.posterior.draw(_condition(model, x), draws).z
+            return model.prior.responsibilities(z).mean(0)
+
+        width = max(model.posterior.noise_size, model.prior.n_parts * model.prior.n_components)
+        chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * n_draws)))
+        return self._by_chunk(X, average, chunk)
+
     @torch.no_grad()
-    def sample(self, n_samples, seed):
-        """Return rows drawn from p(x) with their latents, (n, p) and (n, d)."""
+    def sample(self, n_samples, seed, part=None):
+        """Return rows drawn from p(x), or p(x|part), with their latents, (n, p) and (n, d)."""
         model = self._model_in(np.float64)
         generator = torch.Generator(self.device).manual_seed(seed)
         X, Z = [], []
         for start in range(0, n_samples, CHUNK_ROWS):
-            z = model.prior.sample(min(CHUNK_ROWS, n_samples - start), generator).double()
+            n_drawn = min(CHUNK_ROWS, n_samples - start)
+            z = model.prior.sample(n_drawn, generator, part).double()
             X.append(model.likelihood.sample(model.decoder(z), generator).cpu().numpy())
             Z.append(z.cpu().numpy())
         return np.concatenate(X), np.concatenate(Z)
@@ -171,6 +242,11 @@ class Engine:
             return model.likelihood.log_prob(x, model.decoder(z))
 
         return self._by_chunk(X, score)
+
+    def sample_prior(self, n_samples, seed):
+        """Return latents drawn from p(z), (n, d)."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.model.prior.sample(n_samples, generator).cpu().numpy().astype(np.float64)
 
     def log_prior(self, Z):
         """Return log p(z) of each row of Z, (n,), in nats."""

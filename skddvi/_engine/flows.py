@@ -55,10 +55,9 @@ class FlowPosterior(Posterior):
         )
         _init_log_variance(self.head, d)
 
-    def condition(self, inputs):
+    def condition_on(self, statistics, part=None):
         """Return mean and log-std of the Gaussian, and the context of each block."""
         d = self.n_components
-        statistics = self.head(self.body(inputs))
         mean, log_variance, contexts = statistics.tensor_split([d, 2 * d], dim=-1)
         log_std = 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
         return mean, log_std, *contexts.chunk(len(self.blocks), dim=-1)

@@ -47,10 +47,9 @@ class HierarchicalPosterior(Posterior):
         self.reverse = ContextNetwork(2 * d, 2 * d, auxiliary_width, generator)
         _init_log_variance(self.head, d)
 
-    def condition(self, inputs):
+    def condition_on(self, statistics, part=None):
         """Return mean and log-std of z and of a, and the contexts of the two networks."""
         d = self.n_components
-        statistics = self.head(self.body(inputs))
         mean, log_variance, mean_a, log_std_a = statistics[..., : 4 * d].chunk(4, dim=-1)
         log_std = 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
         down, reverse = statistics[..., 4 * d :].chunk(2, dim=-1)

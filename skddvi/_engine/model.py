@@ -6,7 +6,7 @@ from torch import nn
 from .adversarial import PointPosterior
 from .flows import FlowPosterior
 from .hierarchical import HierarchicalPosterior
-from .networks import linear, multilayer_perceptron
+from .networks import Decoder
 from .posteriors import DiffusionPosterior, GaussianPosterior
 from .unconditional import UnconditionalDiffusionPosterior
 
@@ -69,7 +69,8 @@ def build_model(
         The encoder's; the decoder has them in reverse order.
     denoiser_width : int
     activation : str
-    generator : torch.Generator
+    generator : torch.Generator or None
+        None leaves the weights of the networks without values, for :func:`load_weights`.
     posterior : (str, dict) or None
         A key of ``POSTERIORS`` and the arguments that are its own. None is the diffusion posterior,
         or without a noise schedule the Gaussian one.
@@ -78,27 +79,77 @@ def build_model(
     -------
     model : LatentVariableModel
     """
-    draws = prior.sample(N_PRIOR_DRAWS, generator).double()
-    loc, scale = draws.mean(0).float(), draws.std(0).clamp(min=1e-12).float()
+    loc, scale = _standardisation(prior, generator)
     n_features = len(likelihood.initial_output())
     name, options = posterior or ("gaussian" if noise_schedule is None else "diffusion", {})
     if noise_schedule is not None:
         alpha, sigma, transitions = noise_schedule
-        chain = {"alpha": alpha, "sigma": sigma, "transitions": transitions}
+        chain = {"prior": prior, "alpha": alpha, "sigma": sigma, "transitions": transitions}
         options = options | chain | {"denoiser_width": denoiser_width}
     posterior = POSTERIORS[name](
         n_features,
-        loc,
-        scale,
+        loc=loc,
+        scale=scale,
         hidden_layer_sizes=hidden_layer_sizes,
         activation=activation,
         generator=generator,
         **options,
     )
-    body, width = multilayer_perceptron(
-        prior.n_components, hidden_layer_sizes[::-1], activation, generator
+    decoder = Decoder(
+        loc,
+        scale,
+        hidden_layer_sizes[::-1],
+        activation,
+        likelihood.initial_output(),
+        generator,
     )
-    output = linear(width, n_features, generator, 0.1)
-    with torch.no_grad():
-        output.bias.copy_(likelihood.initial_output())
-    return LatentVariableModel(prior, likelihood, nn.Sequential(body, output), posterior)
+    return LatentVariableModel(prior, likelihood, decoder, posterior)
+
+
+def _standardisation(prior, generator):
+    """Return the prior's mean and standard deviation, (d,) each, estimated from draws."""
+    if generator is None:
+        return tuple(torch.empty(2, prior.n_components, device="meta"))
+    draws = prior.sample(N_PRIOR_DRAWS, generator).double()
+    return draws.mean(0).float(), draws.std(0).clamp(min=1e-12).float()
+
+
+def network_weights(model):
+    """Return the weights that a prior and a likelihood do not hold themselves, by name."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(("prior.", "likelihood."))
+    }
+
+
+def load_weights(model, weights):
+    """Give a model that was built without values its weights.
+
+    Nothing is allocated for a model that the weights do not fit, if it was built on torch's "meta"
+    device.
+
+    Parameters
+    ----------
+    model : LatentVariableModel
+    weights : dict of str to tensor
+        Those of :func:`network_weights`.
+
+    Returns
+    -------
+    model : LatentVariableModel
+        The same.
+
+    Raises
+    ------
+    KeyError, TypeError, RuntimeError
+        When names, dtypes or shapes of the weights are not those of the model.
+    """
+    model.to(torch.float32)
+    own = network_weights(model)
+    for name, tensor in weights.items():
+        if tensor.dtype != own[name].dtype:
+            raise TypeError(f"weight {name} must be {own[name].dtype}, found {tensor.dtype}")
+    held = {name: value for name, value in model.state_dict().items() if name not in own}
+    model.load_state_dict(held | weights, assign=True)
+    return model

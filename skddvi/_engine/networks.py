@@ -21,13 +21,16 @@ def linear(n_in, n_out, generator, gain=1.0):
     Parameters
     ----------
     n_in, n_out : int
-    generator : torch.Generator
+    generator : torch.Generator or None
+        None gives a layer without memory, on torch's "meta" device, for weights that are loaded.
     gain : float
 
     Returns
     -------
     layer : torch.nn.Linear
     """
+    if generator is None:
+        return nn.Linear(n_in, n_out, dtype=torch.float32, device="meta")
     # skip_init leaves the weights unset, so that torch's global generator is never drawn from.
     layer = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=torch.float32)
     bound = gain * (3.0 / max(n_in, 1)) ** 0.5
@@ -61,6 +64,45 @@ def multilayer_perceptron(n_in, hidden_layer_sizes, activation, generator):
         layers += [linear(n_in, n_out, generator, gain), ACTIVATIONS[activation]()]
         n_in = n_out
     return nn.Sequential(*layers), n_in
+
+
+# Biases of the decoder's first layer start within this many standard deviations of the prior, so
+# that its units bend all over the latent space and not only at its centre.
+DECODER_BIAS_RANGE = 1.5
+
+
+class Decoder(nn.Module):
+    """Latents to the likelihood's output: a perceptron on standardised latents.
+
+    Parameters
+    ----------
+    loc, scale : (d,) tensor
+        Mean and standard deviation of the prior.
+    hidden_layer_sizes, activation, generator
+        See :func:`multilayer_perceptron`.
+    initial_output : (p,) tensor
+        What an untrained decoder says, whatever the latents.
+    """
+
+    def __init__(self, loc, scale, hidden_layer_sizes, activation, initial_output, generator):
+        super().__init__()
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", scale)
+        self.body, width = multilayer_perceptron(
+            len(loc), hidden_layer_sizes, activation, generator
+        )
+        if len(self.body):
+            with torch.no_grad():
+                self.body[0].bias.uniform_(
+                    -DECODER_BIAS_RANGE, DECODER_BIAS_RANGE, generator=generator
+                )
+        self.output = linear(width, len(initial_output), generator, 0.1)
+        with torch.no_grad():
+            self.output.bias.copy_(initial_output)
+
+    def forward(self, z):
+        """Return the output (..., n, p) for latents (..., n, d) in the prior's units."""
+        return self.output(self.body((z - self.loc) / self.scale))
 
 
 class Denoiser(nn.Module):
@@ -158,7 +200,7 @@ class MaskedNetwork(nn.Module):
             rank.repeat(2)[:, None] >= degree,
         )
         for name, mask in zip(("inputs", "hidden", "output"), masks, strict=True):
-            self.register_buffer(f"{name}_mask", mask.float(), persistent=False)
+            self.register_buffer(f"{name}_mask", mask.float())
 
     def forward(self, inputs, context):
         """Return two tensors like ``inputs``, (..., n, d), for a context (n, 2 width)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 # Dreams for each row of a batch. Each costs passes through decoder and encoder, as a row does.
-DREAM_SHARE = 0.5
+DREAM_SHARE = 1.0
 
 
 @dataclass
@@ -58,7 +58,7 @@ class BoundTerms:
         return {name: term.detach().mean() for name, term in means.items()}
 
 
-def bound_terms(model, x, condition, noise):
+def bound_terms(model, x, condition, noise, part=None):
     """Return the brackets of equation (4) for rows x at the draws that ``noise`` makes.
 
     Parameters
@@ -69,6 +69,8 @@ def bound_terms(model, x, condition, noise):
         What ``model.posterior`` keeps of the rows.
     noise : (..., n, noise_size) tensor
         Standard normal; leading dimensions are draws.
+    part : (n,) tensor or None
+        The part of the prior that each row's latent comes from; None for the marginal p(z).
 
     Returns
     -------
@@ -76,7 +78,7 @@ def bound_terms(model, x, condition, noise):
     """
     draw = model.posterior.draw(condition, noise)
     reconstruction = model.likelihood.log_prob(x, model.decoder(draw.z))
-    return BoundTerms(draw.z, reconstruction, model.prior.log_prob(draw.z), draw.terms)
+    return BoundTerms(draw.z, reconstruction, model.prior.log_prob(draw.z, part), draw.terms)
 
 
 def importance_weighted_bound(log_weight):
@@ -114,7 +116,7 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     """Return the negative of equation (6), a scalar, with the terms that it is made of.
 
     With several importance samples, bound (7) takes the place of (4) in it, with the same weight.
-    Rows and dreams, half as many, share one pass through the encoder.
+    Rows and as many dreams share one pass through the encoder.
 
     Parameters
     ----------

@@ -51,18 +51,23 @@ def gaussian_log_density(standardised, log_scale):
 class Step(NamedTuple):
     """What the chain needs at a step t: numbers, or tensors that broadcast against latents.
 
-    ``inverse_alpha`` is 1 / alpha_t, ``input_scale`` makes y_t of unit variance over the prior,
-    ``gain`` is g_t, ``whitening`` makes y_t / alpha_t - m of unit variance, ``output_scale`` and
-    ``bias`` are the denoiser's, and ``std`` is that of q(y_{t-1} | y_t, x).
+    ``mean_y``, ``mean_z`` and ``std`` are A_t, B_t and C_t, ``inverse_alpha`` is 1 / alpha_t,
+    ``input_scale`` makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t,
+    ``whitening`` makes y_t / alpha_t - m of unit variance, ``output_scale`` and ``bias`` are the
+    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
     """
 
+    mean_y: object
+    mean_z: object
+    std: object
     inverse_alpha: object
     input_scale: object
     gain: torch.Tensor
+    variance: torch.Tensor
     whitening: torch.Tensor
     output_scale: object
     bias: torch.Tensor
-    std: torch.Tensor
+    spread: object = 1.0
 
 
 class Posterior(nn.Module):
@@ -96,6 +101,13 @@ class Posterior(nn.Module):
 
     def condition(self, inputs):
         """Return what the posterior keeps of the rows, a tuple of (n, ...) tensors."""
+        return self.condition_on(self.head(self.body(inputs)))
+
+    def condition_on(self, statistics, part=None):
+        """Return what the posterior keeps of the encoder's last layer (n, n_statistics).
+
+        ``part`` (n,) is the part of the prior that each row's latent is known to be in.
+        """
         raise NotImplementedError
 
     def draw(self, condition, noise):
@@ -105,6 +117,10 @@ class Posterior(nn.Module):
     def mode(self, condition):
         """Return the noise-free latents, (n, d)."""
         raise NotImplementedError
+
+    def path(self, condition, noise):
+        """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
+        return self.draw(condition, noise).z[None]
 
     def sleep_loss(self, condition, z, generator):
         """Return the conditional sleep term (5) of dreams with latents z, (n,), in nats.
@@ -137,8 +153,8 @@ class GaussianPosterior(Posterior):
         self.noise_size = self.n_components
         _init_log_variance(self.head, self.n_components)
 
-    def condition(self, inputs):
-        mean, log_variance = self.head(self.body(inputs)).chunk(2, dim=-1)
+    def condition_on(self, statistics, part=None):
+        mean, log_variance = statistics.chunk(2, dim=-1)
         return mean, 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
 
     def draw(self, condition, noise):
@@ -159,12 +175,14 @@ class GaussianPosterior(Posterior):
 class DiffusionPosterior(Posterior):
     """q(y_0..T | x), a chain from y_T to z = y_0 conditioned on the row; equation (3).
 
-    The encoder gives a mean m and a variance v of a Gaussian posterior, for which the prediction of
-    z at each step is known: m + g_t (y_t / alpha_t - m), with gain g_t = v SNR_t / (1 + v SNR_t),
-    and so is the variance that is left of z, v_t = v / (1 + v SNR_t). A step back has the mean of
-    r(y_{t-1} | y_t, zhat) and the variance C_t^2 + B_t^2 v_t. The denoiser learns what is missing
-    from the prediction, so an untrained chain is exactly the Gaussian posterior, in however few
-    steps, and all that it learns is the shape that a Gaussian lacks.
+    The encoder says where a row points, m, and how vaguely, v, as an observation m ~ N(z, v) of z
+    would. With y_t it makes an observation of z with mean m + g_t (y_t / alpha_t - m) and variance
+    v_t = v / (1 + v SNR_t), where g_t = v_t SNR_t. What the prior says of z given that observation
+    is known, :meth:`Prior.denoise`, and is the prediction zhat that a step starts from, with the
+    variance that is left of z. A step back has the mean of r(y_{t-1} | y_t, zhat) and the variance
+    C_t^2 + B_t^2 times what is left. The denoiser learns what is missing from the prediction. So an
+    untrained chain follows the prior wherever a row points: it draws from p(z) N(m; z, v), exactly
+    so in however few steps under a normal prior.
 
     Parameters
     ----------
@@ -178,6 +196,7 @@ class DiffusionPosterior(Posterior):
     def __init__(
         self,
         n_inputs,
+        prior,
         loc,
         scale,
         alpha,
@@ -198,6 +217,8 @@ class DiffusionPosterior(Posterior):
             activation,
             generator,
         )
+        # The model's own, so not a module of this one as well.
+        object.__setattr__(self, "prior", prior)
         # Plain numbers: exact in any precision, and cheaper in the chain than tensors of one.
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         self.mean_y, self.mean_z, self.std = ([float(c) for c in each] for each in transitions)
@@ -212,91 +233,126 @@ class DiffusionPosterior(Posterior):
         with torch.no_grad():
             self.head.weight[2 * d : 4 * d] = 0.0
 
-    def condition(self, inputs):
-        """Return mean, variance, log-stds of y_T and of the last step, and the context."""
+    def condition_on(self, statistics, part=None):
+        """Return what the chain of each row starts from.
+
+        Mean and log-std of y_T, m, v, the log of the factor of the last step's spread, the context,
+        and the part of the prior that the row's latent is in, where one is given.
+        """
         d = self.n_components
-        statistics = self.head(self.body(inputs))
         mean, log_variance, log_first, log_last = statistics[..., : 4 * d].chunk(4, dim=-1)
         variance = log_variance.clamp(*LOG_VARIANCE_BOUNDS).exp()
-        terminal = self.sigma[-1] ** 2 + self.alpha[-1] ** 2 * variance
-        last = variance / (1.0 + variance * self.snr[1])
+        start, left = self._denoise(mean, variance, part)
+        terminal = self.sigma[-1] ** 2 + self.alpha[-1] ** 2 * left
         log_terminal_std = 0.5 * terminal.log() + log_first.clamp(-4.0, 4.0)
-        log_last_std = 0.5 * last.log() + log_last.clamp(-4.0, 4.0)
-        return mean, variance, log_terminal_std, log_last_std, statistics[..., 4 * d :]
+        context = statistics[..., 4 * d :]
+        return (
+            self.alpha[-1] * start,
+            log_terminal_std,
+            mean,
+            variance,
+            log_last.clamp(-4.0, 4.0),
+            context,
+            *(() if part is None else (part,)),
+        )
+
+    def _denoise(self, u, variance, part):
+        """Return mean and variance of standardised latents seen through noise, under the prior."""
+        moments = self.prior.denoise(self._unstandardise(u), variance * self.scale.square(), part)
+        if moments is None:  # as a normal prior of the same mean and variance
+            shrinkage = 1.0 / (1.0 + variance)
+            return u * shrinkage, variance * shrinkage
+        mean, left = moments
+        return self._standardise(mean), left / self.scale.square()
 
     def predict(self, y, step, condition):
-        """Return zhat(y_t, t, c(x)), (..., n, d), in standardised units, for a :class:`Step`."""
-        mean, context = condition[0], condition[4]
+        """Return zhat(y_t, t, c(x)) and the std of the step back from y_t, each (..., n, d).
+
+        In standardised units; ``step`` is a :class:`Step`.
+        """
+        mean, context = condition[2], condition[5]
+        part = condition[6] if len(condition) > 6 else None
         residual = y * step.inverse_alpha - mean
+        start, left = self._denoise(mean + residual * step.gain, step.variance, part)
         second = context[..., self.denoiser.width :]
         correction = self.denoiser(
             y * step.input_scale, residual * step.whitening, step.bias, second
         )
-        return mean + residual * step.gain + correction * step.output_scale
-
-    def _terminal_mean(self, condition):
-        """Return the mean of q(y_T | x), (n, d)."""
-        return self.alpha[-1] * condition[0]
+        std = (step.std**2 + step.mean_z**2 * left).sqrt()
+        return start + correction * step.output_scale, std
 
     def _chain(self, condition):
         """Return each of the steps 1..T by its number, computed in one go."""
-        steps = torch.arange(1, self.n_steps + 1, device=condition[1].device)
-        gain, whitening, std, bias = self._step_parts(steps[:, None, None], steps, condition)
+        steps = torch.arange(1, self.n_steps + 1, device=condition[3].device)
+        parts = self._step_parts(steps[:, None, None], steps, condition)
         return {
             t: Step(
+                self.mean_y[t],
+                self.mean_z[t],
+                self.std[t],
                 1.0 / self.alpha[t],
-                math.hypot(self.alpha[t], self.sigma[t]) ** -1,
-                gain[t - 1],
-                whitening[t - 1],
+                1.0 / math.hypot(self.alpha[t], self.sigma[t]),
+                *(part[t - 1] for part in parts[:3]),
                 (1.0 + self.snr[t]) ** -0.5,
-                bias[t - 1],
-                std[t - 1],
+                parts[3][t - 1],
             )
             for t in range(1, self.n_steps + 1)
         }
 
     def _at_steps(self, steps, condition):
         """Return one step a row, ``steps`` of shape (n,)."""
-        inverse_alpha = 1.0 / self._table(self.alpha, steps[:, None], condition[1])
-        output_scale = (1.0 + self._table(self.snr, steps[:, None], condition[1])).rsqrt()
-        gain, whitening, std, bias = self._step_parts(steps[:, None], steps, condition)
+        index, like = steps[:, None], condition[3]
         totals = [math.hypot(a, s) for a, s in zip(self.alpha, self.sigma, strict=True)]
-        input_scale = 1.0 / self._table(totals, steps[:, None], condition[1])
-        return Step(inverse_alpha, input_scale, gain, whitening, output_scale, bias, std)
+        mean_y, mean_z, std, alpha, total, snr = (
+            self._table(values, index, like)
+            for values in (self.mean_y, self.mean_z, self.std, self.alpha, totals, self.snr)
+        )
+        gain, variance, whitening, bias = self._step_parts(index, steps, condition)
+        output_scale = (1.0 + snr).rsqrt()
+        return Step(
+            mean_y,
+            mean_z,
+            std,
+            1.0 / alpha,
+            1.0 / total,
+            gain,
+            variance,
+            whitening,
+            output_scale,
+            bias,
+        )
 
     def _step_parts(self, index, steps, condition):
-        """Return gain, whitening, standard deviation and bias; ``index`` has latents' rank."""
-        variance, context = condition[1], condition[4]
+        """Return gain, variance, whitening and bias; ``index`` has latents' rank."""
+        variance, context = condition[3], condition[5]
         snr = self._table(self.snr, index, variance)
-        signal = variance * snr
-        left = self._table(self.mean_z, index, variance).square() * variance / (1.0 + signal)
-        std = (self._table(self.std, index, variance).square() + left).sqrt()
+        seen = 1.0 / (1.0 + variance * snr)
         bias = self.denoiser.step_bias[steps]
         if index.ndim == 3:
             bias = bias.unsqueeze(1)
         bias = context[..., : self.denoiser.width] + bias
-        return signal / (1.0 + signal), (snr / (1.0 + signal)).sqrt(), std, bias
+        # Not 1 - seen, of which rounding leaves nothing where the signal is weak.
+        return variance * snr * seen, variance * seen, (snr * seen).sqrt(), bias
 
     def _table(self, values, index, like):
         """Return the coefficients at an index tensor, in its shape."""
         return torch.tensor(values, dtype=like.dtype, device=like.device)[index]
 
-    def _step_back(self, y, step, predicted):
-        """Return the mean of r(y_{t-1} | y_t, zhat)."""
-        return self.mean_y[step] * y + self.mean_z[step] * predicted
-
     def draw(self, condition, noise):
         """Run the chain and return z with the terms of equation (4) along the drawn path."""
-        log_terminal_std, log_last_std = condition[2:4]
+        terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
         noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
         terminal_noise, last_noise = noise[..., self.n_steps, :], noise[..., 0, :]
-        y = terminal = self._terminal_mean(condition) + log_terminal_std.exp() * terminal_noise
-        chain, predictions = self._chain(condition), []
-        for step in range(self.n_steps, 1, -1):
-            predicted = self.predict(y, chain[step], condition)
+        y = terminal = terminal_mean + log_terminal_std.exp() * terminal_noise
+        chain, predictions, spreads = self._chain(condition), [], []
+        for t in range(self.n_steps, 1, -1):
+            predicted, spread = self.predict(y, chain[t], condition)
             predictions.append(predicted)
-            y = self._step_back(y, step, predicted) + chain[step].std * noise[..., step - 1, :]
-        u = self.predict(y, chain[1], condition) + log_last_std.exp() * last_noise
+            spreads.append(spread)
+            y = chain[t].mean_y * y + chain[t].mean_z * predicted + spread * noise[..., t - 1, :]
+        predicted, spread = self.predict(y, chain[1], condition)
+        log_last_std = spread.log() + log_last
+        u = predicted + log_last_std.exp() * last_noise
 
         terms = {}
         log_r = gaussian_log_density(
@@ -306,11 +362,8 @@ class DiffusionPosterior(Posterior):
         if predictions:
             # With y_{t-1} = A_t y_t + B_t zhat + S_t eps, along the drawn path: z depends on eps.
             steps = torch.arange(self.n_steps, 1, -1, device=u.device)[:, None]
-            spread = torch.stack([chain[int(t)].std for t in steps], dim=-2)
-            predicted, eps = (
-                torch.stack(predictions, dim=-2),
-                noise[..., 1 : self.n_steps, :].flip(-2),
-            )
+            spread, predicted = torch.stack(spreads, dim=-2), torch.stack(predictions, dim=-2)
+            eps = noise[..., 1 : self.n_steps, :].flip(-2)
             std, mean_z = self._table(self.std, steps, u), self._table(self.mean_z, steps, u)
             from_z = (mean_z * (predicted - u.unsqueeze(-2)) + spread * eps) / std
             log_ratios = gaussian_log_density(from_z, std.log())
@@ -322,23 +375,37 @@ class DiffusionPosterior(Posterior):
     def mode(self, condition):
         """Return the end of the noise-free reverse path, (n, d)."""
         chain = self._chain(condition)
-        y = self._terminal_mean(condition)
-        for step in range(self.n_steps, 1, -1):
-            y = self._step_back(y, step, self.predict(y, chain[step], condition))
-        return self._unstandardise(self.predict(y, chain[1], condition))
+        y = condition[0]
+        for t in range(self.n_steps, 1, -1):
+            y = chain[t].mean_y * y + chain[t].mean_z * self.predict(y, chain[t], condition)[0]
+        return self._unstandardise(self.predict(y, chain[1], condition)[0])
+
+    def path(self, condition, noise):
+        """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
+        terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
+        noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
+        chain = self._chain(condition)
+        path = [terminal_mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
+        for t in range(self.n_steps, 1, -1):
+            predicted, spread = self.predict(path[-1], chain[t], condition)
+            y = chain[t].mean_y * path[-1] + chain[t].mean_z * predicted
+            path.append(y + spread * noise[..., t - 1, :])
+        predicted, spread = self.predict(path[-1], chain[1], condition)
+        path.append(predicted + (spread.log() + log_last).exp() * noise[..., 0, :])
+        return self._unstandardise(torch.stack(path))
 
     def sleep_loss(self, condition, z, generator):
         """Return an unbiased estimate of the conditional sleep term (5), one step t a row."""
-        log_terminal_std, log_last_std = condition[2:4]
+        terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
         u = self._standardise(z)
         terminal = self.alpha[-1] * u + self.sigma[-1] * _normal_like(u, generator)
         loss = -gaussian_log_density(
-            (terminal - self._terminal_mean(condition)) * (-log_terminal_std).exp(),
-            log_terminal_std,
+            (terminal - terminal_mean) * (-log_terminal_std).exp(), log_terminal_std
         )
         y = self.alpha[1] * u + self.sigma[1] * _normal_like(u, generator)
         ones = torch.ones(len(u), dtype=torch.int64, device=u.device)
-        predicted = self.predict(y, self._at_steps(ones, condition), condition)
+        predicted, spread = self.predict(y, self._at_steps(ones, condition), condition)
+        log_last_std = spread.log() + log_last
         last = (u - predicted) * (-log_last_std).exp()
         loss = loss - gaussian_log_density(last, log_last_std)
         if self.n_steps > 1:
@@ -354,14 +421,14 @@ class DiffusionPosterior(Posterior):
         u = self._standardise(z)
         if self.n_steps < 2:
             return super().latent_sleep_loss(z, generator)
-        condition = (
-            torch.zeros_like(u),
-            torch.ones_like(u),
-            None,
-            None,
-            self.no_context.expand(len(u), -1),
-        )
+        condition = None, None, *self._no_observation(u)
         return self._path_loss(condition, u, generator).sum(-1)
+
+    def _no_observation(self, like):
+        """Return what follows y_T in the condition of rows (n, d) that nothing is known of."""
+        nowhere = torch.full_like(like, math.exp(LOG_VARIANCE_BOUNDS[1]))
+        context = self.no_context.expand(len(like), -1)
+        return torch.zeros_like(like), nowhere, torch.zeros_like(like), context
 
     def _path_loss(self, condition, u, generator):
         """(T - 1) KL(r(y_{t-1} | y_t, z) || q(y_{t-1} | y_t, x)) at one uniform t >= 2 a row.
@@ -376,10 +443,9 @@ class DiffusionPosterior(Posterior):
             for values in (self.alpha, self.sigma, self.std, self.mean_z)
         )
         y = alpha * u + sigma * _normal_like(u, generator)
-        step = self._at_steps(steps, condition)
-        distance = mean_z * (self.predict(y, step, condition) - u)
-        squares = (std.square() + distance.square()) / step.std.square()
-        divergence = 0.5 * (squares - 1.0) + (step.std / std).log()
+        predicted, spread = self.predict(y, self._at_steps(steps, condition), condition)
+        squares = (std.square() + (mean_z * (predicted - u)).square()) / spread.square()
+        divergence = 0.5 * (squares - 1.0) + (spread / std).log()
         return (self.n_steps - 1) * divergence
 
 

@@ -1,12 +1,12 @@
 """The training loop."""
 
 import math
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 
+from .._warn import warn
 from .adversarial import Adversary
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
@@ -31,7 +31,7 @@ class Schedule:
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
     sleep: str = "conditional"
-    sleep_weight: float = 0.3
+    sleep_weight: float = 2.0
     n_importance_samples: int = 1
     adversarial_weight: float = 0.0
     regularizers: tuple = ()
@@ -52,7 +52,16 @@ class _NotFiniteError(Exception):
         self.term = term
 
 
-def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=None):
+def train(
+    model,
+    rows,
+    schedule,
+    *,
+    generator,
+    validation_rows=None,
+    on_epoch=None,
+    make_loop=None,
+):
     """Train a model in place and return its history.
 
     Parameters
@@ -66,6 +75,8 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
         Rows whose bound decides which epoch is kept and when to stop.
     on_epoch : callable or None
         Called with the epoch's number and its figures (a dict); a true return value stops.
+    make_loop : callable or None
+        Makes the loop in place of :class:`_Loop`, from the same arguments.
 
     Returns
     -------
@@ -78,7 +89,7 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
     TrainingDiverged
         When the objective is not finite in the first epoch, however small the steps.
     """
-    loop = _Loop(model, rows, schedule, generator, validation_rows)
+    loop = (make_loop or _Loop)(model, rows, schedule, generator, validation_rows)
     try:
         loop.run(on_epoch)
     except KeyboardInterrupt:
@@ -86,11 +97,9 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
         loop.restore(loop.last_epoch)
         if not loop.epoch:
             raise
-        warnings.warn(
+        warn(
             f"Training was interrupted in epoch {loop.epoch + 1}; the model is that of the last "
             "complete epoch.",
-            UserWarning,
-            stacklevel=6,
         )
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
@@ -98,7 +107,11 @@ def train(model, rows, schedule, *, generator, validation_rows=None, on_epoch=No
 
 
 class _Loop:
-    """The state of one training: optimiser, snapshots and history."""
+    """The state of one training: optimiser, snapshots and history.
+
+    What is minimised, and what is said of the held-out rows, is the business of :meth:`losses` and
+    :meth:`held_out_terms`; the rest is the same for every objective.
+    """
 
     def __init__(self, model, rows, schedule, generator, validation_rows):
         self.model, self.rows, self.schedule = model, rows, schedule
@@ -158,22 +171,7 @@ class _Loop:
         warm = min(1.0, progress / schedule.kl_warmup) if schedule.kl_warmup > 0.0 else 1.0
         x = self.rows.batch(indices)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=schedule.bfloat16):
-            loss, terms, sleep_loss = training_loss(
-                self.model,
-                x,
-                generator=self.generator,
-                kl_weight=schedule.kl_weight * warm,
-                sleep=schedule.sleep,
-                sleep_weight=schedule.sleep_weight,
-                n_importance_samples=schedule.n_importance_samples,
-            )
-        figures = terms.means()
-        if terms.posterior:
-            figures["kl_per_dimension"] = kl_per_dimension(self.model, terms)
-        if sleep_loss is not None:
-            figures["sleep"] = sleep_loss.detach()
-        # Of several draws a row the first stands for it.
-        z = terms.z if terms.z.ndim == 2 else terms.z[0]
+            loss, figures, z = self.losses(x, indices, schedule.kl_weight * warm)
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
         for name, weight, regularizer in self.regularizers:
@@ -183,6 +181,25 @@ class _Loop:
         figures["loss"] = loss.detach()
         self.update(loss, figures)
         return figures
+
+    def losses(self, x, indices, kl_weight):
+        """Return the loss of rows x, a scalar, the figures of its terms, and the rows' latents."""
+        loss, terms, sleep_loss = training_loss(
+            self.model,
+            x,
+            generator=self.generator,
+            kl_weight=kl_weight,
+            sleep=self.schedule.sleep,
+            sleep_weight=self.schedule.sleep_weight,
+            n_importance_samples=self.schedule.n_importance_samples,
+        )
+        figures = terms.means()
+        if terms.posterior:
+            figures["kl_per_dimension"] = kl_per_dimension(self.model, terms)
+        if sleep_loss is not None:
+            figures["sleep"] = sleep_loss.detach()
+        # Of several draws a row the first stands for it.
+        return loss, figures, terms.z if terms.z.ndim == 2 else terms.z[0]
 
     def update(self, loss, figures):
         """Take one step of the optimiser, unless the loss or its gradient is not finite."""
@@ -208,16 +225,21 @@ class _Loop:
         """Return the terms of the bound of the validation rows, at the same noise every epoch."""
         self.model.eval()
         generator = torch.Generator().manual_seed(0)
-        posterior, totals = self.model.posterior, defaultdict(float)
-        for x in self.validation_rows.chunks(CHUNK_ROWS):
-            condition = posterior.condition(self.model.likelihood.encode(x))
-            shape = noise_shape(posterior, len(x), self.schedule.n_importance_samples)
+        totals, n_rows = defaultdict(float), len(self.validation_rows)
+        for start in range(0, n_rows, CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            x = self.validation_rows.batch(rows)
+            n_draws = self.schedule.n_importance_samples
+            shape = noise_shape(self.model.posterior, len(x), n_draws)
             noise = torch.randn(shape, generator=generator, dtype=torch.float32)
-            terms = bound_terms(self.model, x, condition, noise.to(x.device))
-            share = len(x) / len(self.validation_rows)
-            for name, value in terms.means().items():
-                totals["validation_" + name] += value.item() * share
+            for name, value in self.held_out_terms(x, rows, noise.to(x.device)).items():
+                totals["validation_" + name] += value.item() * (len(x) / n_rows)
         return dict(totals)
+
+    def held_out_terms(self, x, rows, noise):
+        """Return the mean of every term of the bound of held-out rows x, one draw a row."""
+        condition = self.model.posterior.condition(self.model.likelihood.encode(x))
+        return bound_terms(self.model, x, condition, noise).means()
 
     def keep_best(self, figures):
         """Keep the weights of the best held-out bound; return whether it has stopped growing."""
@@ -254,20 +276,18 @@ class _Loop:
         )
         if self.n_recoveries <= MAX_RECOVERIES:
             if complete:
-                warnings.warn(
+                warn(
                     f"Training diverged: {remedy}. It goes on from the last complete epoch with "
                     "smaller steps.",
                     RuntimeWarning,
-                    stacklevel=8,
                 )
             return True
         if not complete:
             raise TrainingDiverged(f"Training diverged: {remedy}.")
-        warnings.warn(
+        warn(
             f"Training diverged {self.n_recoveries} times and stopped: {remedy}. The best weights "
             "so far are kept.",
             RuntimeWarning,
-            stacklevel=8,
         )
         return False
 

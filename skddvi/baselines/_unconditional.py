@@ -21,7 +21,8 @@ class UnconditionalLatentDiffusion(Baseline):
     {noising}
     n_diffusion_steps : int, default=8
         Number T of steps of the chain, at least one.
-    {sleep_weight}
+    sleep_weight : float, default=0.3
+        Factor of the sleep term in the objective, equation (6). Both are in nats a row.
     {denoiser_width}
     {kl_weight}
     {kl_warmup}
@@ -43,9 +44,9 @@ class UnconditionalLatentDiffusion(Baseline):
     Notes
     -----
     All that is known of the row must survive every step, and each step that is narrower than that
-    of the noising process costs its share of the bound (4). The spreads are learned, for each step
-    and dimension and the same for every row. The bound is true, and loose. A process of small
-    steps, such as ``noising=[0.05] * 8``, which leaves something of z in y_T, lets more of the row
+    of the noising process costs its share of the bound (4). The spreads are those of a chain that
+    follows the prior, times a factor learned for each step and dimension, the same for every row.
+    The bound is true, and loose. A process of small steps, such as ``noising=[0.05] * 8``, which leaves something of z in y_T, lets more of the row
     through than the default, which is that of DDVI.
 
     References

@@ -1,0 +1,133 @@
+"""Neighbours in the latent space: their graph, a layout of it, and agreement about clusters.
+
+The layout is that of UMAP [1]_, in as many dimensions as the latents have: the same fuzzy graph and
+the same cross-entropy, but with kernel 1 / (1 + d^2) and minimised by Adam over all edges at once.
+
+References
+----------
+.. [1] McInnes, L., Healy, J., and Melville, J. (2018). UMAP: uniform manifold approximation and
+   projection for dimension reduction. arXiv:1802.03426.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn import config_context
+from sklearn.neighbors import NearestNeighbors
+
+# Steps of the layout, its step size at first, and its spread at the start.
+N_LAYOUT_STEPS, LAYOUT_RATE, LAYOUT_SCALE = 300, 0.3, 3.0
+# Random rows that each row is pushed from in a step, and how hard, relative to the pull.
+N_REPULSIONS, REPULSION = 10, 5.0
+# What is left of a remembered cluster when its row is seen once more.
+MEMORY = 0.9
+# Halvings of the interval in which the reach of a row's neighbourhood lies.
+N_BISECTIONS = 40
+
+
+def nearest_neighbors(Z, n_neighbors):
+    """Return distances and indices, (n, k) each, of the nearest other rows of Z, (n, d)."""
+    k = min(n_neighbors, len(Z) - 1)
+    with config_context(array_api_dispatch=False):
+        return NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
+
+
+def fuzzy_graph(distances, indices):
+    """Return UMAP's symmetric graph of weights in [0, 1], a CSR matrix (n, n).
+
+    The weight that row i gives its neighbour j is exp(-(d_ij - d_i) / s_i), with d_i the distance
+    of the nearest and s_i such that the weights of the row add up to log2(k). Two opinions of an
+    edge are united as probabilities are, a + b - a b.
+    """
+    n, k = distances.shape
+    excess = distances - distances[:, :1]
+    low, high = np.zeros((n, 1)), np.full((n, 1), np.inf)
+    reach = np.maximum(distances.mean(1, keepdims=True), 1e-12)
+    for _ in range(N_BISECTIONS):
+        too_far = np.exp(-excess / reach).sum(1, keepdims=True) > np.log2(k)
+        high, low = np.where(too_far, reach, high), np.where(too_far, low, reach)
+        reach = np.where(np.isinf(high), 2.0 * reach, 0.5 * (low + np.minimum(high, 1e300)))
+        reach = np.clip(reach, 1e-12, 1e12)
+    weights = np.exp(-excess / reach)
+    pointers = np.arange(0, n * k + 1, k)
+    graph = sparse.csr_matrix((weights.ravel(), indices.ravel(), pointers), shape=(n, n))
+    graph = (graph + graph.T - graph.multiply(graph.T)).tocsr()
+    graph.sort_indices()
+    return graph
+
+
+def layout(graph, start, rng):
+    """Return points (n, d) in which neighbours lie together and others apart.
+
+    Parameters
+    ----------
+    graph : CSR matrix of shape (n, n)
+        As :func:`fuzzy_graph` returns it.
+    start : ndarray of shape (n, d)
+        Where the points are at first; their mean and their overall scale do not count.
+    rng : numpy.random.Generator
+        Chooses which rows push which.
+    """
+    n = len(start)
+    rows, columns = np.repeat(np.arange(n), np.diff(graph.indptr)), graph.indices
+    pull = graph.data.astype(np.float32)
+    forces = sparse.csr_matrix((pull.copy(), columns, graph.indptr), shape=(n, n))
+    push = (REPULSION / N_REPULSIONS) * np.asarray(graph.sum(1), dtype=np.float32)
+    z = start - start.mean(0)
+    z = (z * (LAYOUT_SCALE / max(z.std(), 1e-12))).astype(np.float32)
+    mean, square = np.zeros_like(z), np.zeros_like(z)
+    for step in range(N_LAYOUT_STEPS):
+        forces.data = 2.0 * pull / (1.0 + _squared_distances(z[rows] - z[columns]))
+        gradient = np.asarray(forces.sum(1)) * z - forces @ z
+        for _ in range(N_REPULSIONS):
+            difference = z - z[rng.permutation(n)]
+            squared = _squared_distances(difference)[:, None]
+            force = 2.0 * push * difference / ((1e-3 + squared) * (1.0 + squared))
+            gradient -= force.clip(-4.0, 4.0)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        direction = mean / (1.0 - 0.9 ** (step + 1))
+        direction /= np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
+        z -= LAYOUT_RATE * (1.0 - step / N_LAYOUT_STEPS) * direction
+    return z
+
+
+def _squared_distances(differences):
+    return np.einsum("ij,ij->i", differences, differences)
+
+
+class NeighborAgreement:
+    """Regulariser by which neighbours fall into the same cluster.
+
+    The penalty is the mean over a batch of -log sum_k r_k t_k, in nats, where r = p(k|z) are a
+    row's responsibilities and t the mean of what is remembered of its neighbours: at first the
+    cluster that they were put in, then a moving average of their own responsibilities. It is the
+    loss of SCAN (van Gansbeke et al. 2020, arXiv:2005.12320) with a memory in place of pairs.
+
+    Parameters
+    ----------
+    prior : MixturePrior
+    neighbors : ndarray of int of shape (n, k)
+        The nearest rows of each training row.
+    responsibilities : ndarray of shape (n, n_parts)
+        What is remembered at first.
+    weight : float
+        Factor of the penalty in the loss.
+    """
+
+    name = "neighbor_agreement"
+
+    def __init__(self, prior, neighbors, responsibilities, weight):
+        self.prior = prior
+        self.weight = weight
+        self.neighbors = torch.from_numpy(neighbors.astype(np.int64))
+        device = prior.centers.device
+        self.memory = torch.from_numpy(responsibilities.astype(np.float32)).to(device)
+
+    def __call__(self, z, rows):
+        """Return the penalty of a mini-batch, a scalar tensor in nats."""
+        own = self.prior.responsibilities(z)
+        expected = self.memory[self.neighbors[rows].to(z.device)].mean(1)
+        rows = rows.to(z.device)
+        self.memory[rows] = torch.lerp(own.detach().to(self.memory), self.memory[rows], MEMORY)
+        return -(own * expected).sum(-1).clamp(min=1e-12).log().mean()

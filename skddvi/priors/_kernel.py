@@ -1,0 +1,202 @@
+"""Priors that are weighted sums of Gaussians of one scale; kernel density estimates."""
+
+import itertools
+import math
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from ._base import Prior
+from ._common import LOG_2PI, as_float64, as_matrix, brief, randn
+
+# Most distances (rows x nodes) held at once, so that memory does not grow with the number of rows.
+# On a CPU they fit in a core's cache, elsewhere launching many small blocks would cost more.
+_BLOCK_SIZE_CPU = 2**16
+_BLOCK_SIZE = 2**24
+
+
+class KernelPrior(Prior):
+    """Prior whose parts are weighted sums of Gaussians of one common scale.
+
+    The masters ``nodes`` (n_parts, m, d), ``log_weights`` (n_parts, m) and ``scale`` (d,) are
+    set by the subclass; log_weights sums to one within a part.
+    """
+
+    def _set_nodes(self, nodes, log_weights, scale):
+        scale = scale.expand(self.n_components).clone()
+        self._masters["scale"] = scale
+        self._masters["nodes"] = nodes / scale
+        self._masters["log_weights"] = log_weights
+        # For the posterior given a noised point. Counted from their middle, the nodes are small
+        # numbers, so that their squares keep their digits in float32.
+        every = nodes.flatten(0, 1) / scale
+        middle = every.mean(0)
+        self._masters["middle"] = middle
+        self._masters["moments"] = torch.cat([every - middle, (every - middle).square()], dim=-1)
+        log_part_weights = self._masters["log_part_weights"][:, None]
+        self._masters["node_log_weights"] = (log_weights + log_part_weights).flatten()
+        self._log_norm = float(scale.log().sum()) + 0.5 * self.n_components * LOG_2PI
+
+    def part_log_prob(self, z):
+        """Return the log density (..., n_parts) in nats of every part."""
+        z = self._check_z(z)
+        c = self._constants(z.dtype, z.device)
+        flat = (z / c["scale"]).reshape(-1, self.n_components)
+        log_prob = _LogKernelSum.apply(flat, c["nodes"], c["log_weights"]) - self._log_norm
+        return log_prob.reshape(*z.shape[:-1], self.n_parts)
+
+    def denoise(self, y, variance, part=None):
+        """Return E[z | y] and Var[z | y], each (..., n_components)."""
+        flat = y.reshape(-1, self.n_components)
+        noise = variance.expand_as(y).reshape(-1, self.n_components)
+        n_rows = max(1, _BLOCK_SIZE // len(self._masters["moments"]))
+        parts = itertools.repeat(None)
+        if part is not None:
+            parts = part.expand(y.shape[:-1]).reshape(-1).split(n_rows)
+        blocks = zip(flat.split(n_rows), noise.split(n_rows), parts, strict=False)
+        means, variances = zip(*(self._denoise(*block) for block in blocks), strict=True)
+        return torch.cat(means).reshape(y.shape), torch.cat(variances).reshape(y.shape)
+
+    def _denoise(self, y, variance, part):
+        """Return the moments for a block of rows (n, n_components)."""
+        c = self._constants(y.dtype, y.device)
+        y, noise = y / c["scale"] - c["middle"], variance / c["scale"].square()
+        log_weights = c["node_log_weights"]
+        if part is not None:
+            own = self._log_weights_of(part, y).unsqueeze(-1)
+            log_weights = (c["log_weights"] + own).flatten(-2)
+        precision = 1.0 / (1.0 + noise)
+        # Terms that are the same for all nodes drop out. Products of low precision would not do.
+        with torch.autocast(y.device.type, enabled=False):
+            logits = torch.cat([y * precision, -0.5 * precision], dim=-1) @ c["moments"].T
+            share = (logits + log_weights).softmax(-1)
+            centre, square = (share @ c["moments"]).chunk(2, dim=-1)
+        gain = precision * noise
+        mean = y * precision + centre * gain
+        left = gain + gain.square() * (square - centre.square()).clamp(min=0.0)
+        return (mean + c["middle"]) * c["scale"], left * c["scale"].square()
+
+
+class _LogKernelSum(torch.autograd.Function):
+    """log sum_j w_kj exp(-|z_i - c_kj|^2 / 2) and its gradient in z.
+
+    The gradient of entry (i, k) is mean_j(c_kj) - z_i, the mean taken with the weights of the
+    sum; it is computed beside the value, so that nothing of size (rows, nodes) is kept. The
+    squared distances are sums of squared differences: the expansion |z|^2 - 2 z c + |c|^2 would
+    cancel in float32, and in matrix products of reduced precision even more.
+    """
+
+    @staticmethod
+    def forward(ctx, z, nodes, log_weights):
+        """Return the sums (n, n_parts) for z (n, d), nodes (n_parts, m, d)."""
+        n_parts, m, d = nodes.shape
+        need_grad = ctx.needs_input_grad[0]
+        out = z.new_empty(len(z), n_parts)
+        pull = z.new_empty(len(z), n_parts, d) if need_grad else None
+        block = _BLOCK_SIZE_CPU if z.device.type == "cpu" else _BLOCK_SIZE
+        step = max(1, block // (n_parts * m))
+        axes = nodes.unbind(-1)
+        for start in range(0, len(z), step):
+            rows = slice(start, start + step)
+            zs = z[rows, :, None, None].unbind(1)
+            logits = (zs[0] - axes[0]).square_()
+            for z_axis, axis in zip(zs[1:], axes[1:], strict=True):
+                diff = z_axis - axis
+                logits.addcmul_(diff, diff)
+            logits = torch.add(log_weights, logits, alpha=-0.5, out=logits)
+            top = logits.amax(-1, keepdim=True)
+            # Terms below e^-80 of the largest are far below rounding, in float64 too, and an exp
+            # that underflows is ten times slower.
+            share = logits.sub_(top).clamp_(min=-80.0).exp_()
+            total = share.sum(-1)
+            out[rows] = top[..., 0] + total.log()
+            if need_grad:
+                for k, axis in enumerate(axes):
+                    mean = (share * axis).sum(-1) / total
+                    pull[rows, :, k] = mean - z[rows, k, None]
+        if need_grad:
+            ctx.save_for_backward(pull)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        """Return the gradient (n, d) in z."""
+        (pull,) = ctx.saved_tensors
+        return (grad[..., None] * pull).sum(1), None, None
+
+
+class EmpiricalPrior(KernelPrior):
+    """Gaussian kernel density estimate over given samples.
+
+    Parameters
+    ----------
+    samples : array-like of shape (n, n_components)
+        The samples, at least two when ``bandwidth`` is None.
+    bandwidth : float or array-like of shape (n_components,), default=None
+        Standard deviation of the kernel, for all axes or per axis. By default Scott's rule:
+        n^(-1 / (n_components + 4)) times the standard deviation of the samples on each axis.
+
+    Raises
+    ------
+    ValueError
+        When ``samples`` is not a finite matrix, or the bandwidth is not above zero (also when
+        Scott's rule meets an axis without spread).
+
+    Notes
+    -----
+    Time grows with rows x samples x n_components: a thousand samples in the plane cost about as
+    much as the pinwheel, so pass a subset of a large set.
+
+    References
+    ----------
+    Scott, D. W. (1992). Multivariate Density Estimation. Wiley. Equation 6.42.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skddvi.priors import EmpiricalPrior
+    >>> prior = EmpiricalPrior([[-1.0], [1.0]], bandwidth=0.5)
+    >>> prior.log_prob(torch.tensor([[1.0]]))
+    tensor([-0.9186])
+    """
+
+    name = "empirical"
+
+    def __init__(self, samples, bandwidth=None):
+        points = as_matrix("samples", samples)
+        n, d = points.shape
+        if bandwidth is None:
+            if n < 2:
+                raise ValueError("samples must hold at least 2 rows for Scott's rule, found 1.")
+            scale = n ** (-1.0 / (d + 4)) * points.std(0)
+            if not bool((scale > 0).all()):
+                raise ValueError(
+                    f"samples must vary on every axis for Scott's rule, found axis "
+                    f"{int(scale.argmin())} constant; give bandwidth a number above 0."
+                )
+        else:
+            scale = as_float64("bandwidth", bandwidth)
+            if scale.ndim and scale.shape != (d,):
+                raise ValueError(
+                    f"bandwidth must be a number or have shape ({d},), found shape "
+                    f"{tuple(scale.shape)}."
+                )
+            if not bool((scale > 0).all()):
+                raise ValueError(f"bandwidth must be above 0, found {float(scale.min())}.")
+        super().__init__(d)
+        self.samples = samples
+        self.bandwidth = bandwidth
+        log_weights = torch.full((1, n), -math.log(n), dtype=torch.float64)
+        self._set_nodes(points[None], log_weights, scale)
+
+    def _draw(self, part, generator):
+        c = self._constants(torch.float64, generator.device)
+        n = c["nodes"].shape[1]
+        index = torch.randint(n, (len(part),), generator=generator, device=generator.device)
+        eps = randn((len(part), self.n_components), generator)
+        return (c["nodes"][0, index] + eps) * c["scale"]
+
+    def extra_repr(self):
+        """Return the constructor arguments, arrays by their shapes."""
+        return f"samples={brief(self.samples)}, bandwidth={brief(self.bandwidth)}"
