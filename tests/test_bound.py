@@ -148,7 +148,8 @@ def test_importance_weights_are_unbiased_under_every_prior(name, n_steps, noisin
     perturb(model, encoder=0.02, denoiser=0.1)
     x = draw_rows(model, 3)
     wide = {"half_width": 12.0, "step": 0.1} if name.startswith("user's") else {}
-    weight = np.exp(log_weights(model, x, 100_000) - evidence_by_quadrature(model, x, **wide))
+    n_draws = 40_000 if n_steps else 100_000
+    weight = np.exp(log_weights(model, x, n_draws) - evidence_by_quadrature(model, x, **wide))
     assert (standard_error(weight) < 0.03).all()
     assert (abs(weight.mean(0) - 1) < N_SIGMA * standard_error(weight)).all()
 
@@ -259,6 +260,21 @@ def test_the_gap_of_bound_4_is_the_divergence_between_the_paths(n_steps, noising
     assert expected > 0.1
     assert (standard_error(gap) < 0.02 * max(1.0, expected)).all()
     assert (abs(gap.mean(0) - expected) < N_SIGMA * standard_error(gap)).all()
+
+
+@pytest.mark.parametrize("name", ["pinwheel", "swiss roll", "square", "gaussian mixture"])
+def test_an_untrained_chain_of_many_steps_draws_from_prior_times_evidence(name):
+    """Where the evidence is that of the likelihood, the gap of its bound goes to zero."""
+    gaps = []
+    for n_steps in (4, 32):
+        model = make_model(PRIORS[name](), n_steps, variance=1.0, orthogonal=True)
+        set_posterior(model, loc=(0.1, 0.0), scale=(1.1, 0.9))
+        x = draw_rows(model, 4)
+        gaps.append(evidence_by_quadrature(model, x) - log_weights(model, x, 4000))
+    few, many = gaps
+    assert (many.mean(0) > -N_SIGMA * standard_error(many)).all()
+    assert many.mean() < 0.15
+    assert many.mean() < 0.3 * few.mean()
 
 
 # --------------------------------------------------------------------------- bounds

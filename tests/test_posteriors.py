@@ -19,6 +19,8 @@ from scipy.stats import kstest, normaltest
 
 from skddvi import DDVAETransformer
 from skddvi._engine.objective import bound_terms, kl_per_dimension
+from skddvi._engine.posteriors import LOG_VARIANCE_BOUNDS
+from skddvi.priors import NormalPrior, resolve_prior
 
 PROCESSES = ["cosine", "linear", "variance_exploding", [0.1, 0.4, 0.9]]
 
@@ -29,6 +31,16 @@ def draws_of(model, x, n_draws, seed=0):
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         return model.posterior.draw(model.posterior.condition(model.likelihood.encode(x)), noise)
+
+
+def vague_model(prior, n_steps, noising="cosine"):
+    """Return an untrained model whose encoder says of every row that it tells nothing."""
+    model = make_model(prior, n_steps, noising)
+    with torch.no_grad():
+        model.posterior.head.weight.zero_()
+        model.posterior.head.bias.zero_()
+        model.posterior.head.bias[2:4] = LOG_VARIANCE_BOUNDS[1]
+    return model
 
 
 # --------------------------------------------------------------------------- the untrained chain
@@ -147,6 +159,20 @@ def test_one_step_for_all_rows_or_one_for_each_is_the_same():
             assert torch.allclose(part[row], whole[row], rtol=0, atol=1e-12)
 
 
+def test_a_weak_signal_keeps_its_digits_in_float32():
+    """1 - 1 / (1 + v SNR) would have lost them, and 1 / alpha_t makes that loss large."""
+    model = vague_model(NormalPrior(2), 24, [0.5] * 24)
+    x = draw_rows(model, 4)
+    y = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    condition = model.posterior.condition(model.likelihood.encode(x))
+    expected = predict(model.posterior, y.double(), 24, condition).detach().numpy()
+    assert abs(expected).max() > 1e-4
+    model.float()
+    condition = model.posterior.condition(model.likelihood.encode(x.float()))
+    found = predict(model.posterior, y, 24, condition).detach().numpy()
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
 @pytest.mark.parametrize("noising", [[0.999] * 8, [1e-4] * 8, [0.5] * 8], ids=str)
 def test_a_process_may_lose_all_of_the_signal_or_hardly_any(noising):
     X = np.random.default_rng(0).normal(size=(80, 5))
@@ -181,6 +207,30 @@ def test_the_noise_free_path_is_that_of_the_draws_without_noise(n_steps):
     assert torch.allclose(posterior.mode(condition), expected, rtol=0, atol=1e-12)
     if n_steps:
         assert not torch.allclose(expected, torch.from_numpy(mode), atol=0.01)
+
+
+# --------------------------------------------------------------------------- curved priors
+
+
+@pytest.mark.parametrize("name", ["pinwheel", "swiss_roll", "square", "gaussian_mixture"])
+def test_an_untrained_chain_of_a_row_that_tells_nothing_draws_from_the_prior(name):
+    """Mean, covariance and parts at any number of steps, the whole shape at many."""
+    prior = resolve_prior(name, 2)
+    expected = prior.sample(20_000, torch.Generator().manual_seed(0)).double()
+    shares = torch.bincount(prior.part_log_prob(expected).argmax(-1), minlength=10) / 20_000
+    divergences = []
+    for n_steps in (5, 20):
+        model = vague_model(prior, n_steps)
+        draw = draws_of(model, draw_rows(model, 1), 4000)
+        z = draw.z[:, 0]
+        assert abs(z.mean(0) - expected.mean(0)).max() < 0.06
+        assert abs(torch.cov(z.T) - torch.cov(expected.T)).max() < 0.08
+        part = prior.part_log_prob(z).argmax(-1)
+        assert abs(torch.bincount(part, minlength=10) / 4000 - shares).max() < 0.03
+        # The divergence of the paths, which is no less than that of the draws.
+        divergences.append(-(prior.log_prob(z) + draw.log_ratio[:, 0]).mean())
+    assert divergences[1] < 0.7
+    assert divergences[1] < 0.2 * divergences[0]
 
 
 # --------------------------------------------------------------------------- terms

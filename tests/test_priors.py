@@ -417,6 +417,20 @@ def test_denoising_takes_any_leading_shape_and_variances_that_broadcast(make, mo
         assert torch.allclose(value.reshape(12, d), reference, rtol=1e-12, atol=1e-14)
 
 
+def test_denoising_heeds_the_weights_of_the_parts():
+    """Kernels of unequal parts are a mixture of Gaussians, whose moments are written otherwise."""
+    prior = _kernel.KernelPrior(1, (0.25, 0.75))
+    nodes = torch.tensor([[[-1.0]], [[0.5]]], dtype=torch.float64)
+    scale = torch.tensor(0.3, dtype=torch.float64)
+    prior._set_nodes(nodes, torch.zeros(2, 1, dtype=torch.float64), scale)
+    mixture = GaussianMixturePrior([[-1.0], [0.5]], 0.3, weights=[0.25, 0.75])
+    y, variance = noised(mixture, 20)
+    for value, expected in zip(
+        prior.denoise(y, variance), mixture.denoise(y, variance), strict=True
+    ):
+        assert torch.allclose(value, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_denoising_does_not_mind_how_far_the_samples_lie():
     """In float32 the squares of large nodes would drown what tells one from another."""
     samples = np.random.default_rng(0).normal(size=(50, 2))

@@ -106,7 +106,7 @@ class Decoder(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The correction that the chain learns to the Gaussian prediction of z at each step.
+    """The correction that the chain learns to the prior's prediction of z at each step.
 
     Two hidden layers. The context enters as a bias of both, so that it is computed once a row
     and not once a step; the step enters as a learned bias.
@@ -138,7 +138,7 @@ class Denoiser(nn.Module):
         y : (..., n, d) tensor
             The noised latents.
         residual : (..., n, d) tensor
-            Their whitened distance from the Gaussian part's mean.
+            Their whitened distance from the mean of the row's evidence.
         first, second : (..., n, width) tensor
             Biases of the hidden layers: halves of the context, the first with ``step_bias`` added.
         """
