@@ -10,6 +10,7 @@ import torch
 from _linear_gaussian import (
     draw_rows,
     evidence,
+    evidence_by_quadrature,
     log_weights,
     make_model,
     perturb,
@@ -33,7 +34,7 @@ from skddvi.baselines import (
     UnconditionalLatentDiffusion,
 )
 from skddvi.metrics import maximum_mean_discrepancy
-from skddvi.priors import NormalPrior
+from skddvi.priors import NormalPrior, SquarePrior
 
 N_SIGMA = 4.5
 FLOW = "flow", {"n_blocks": 3, "flow_width": 6}
@@ -46,11 +47,12 @@ def standard_error(draws):
     return draws.std(axis=0) / np.sqrt(len(draws))
 
 
-def near_model(posterior):
+def near_model(posterior, prior=None):
     """Return a model of a posterior near the exact one, and rows; weights of small variance."""
     if posterior is UNCONDITIONAL:
         # Rows that say little of z: then a chain that follows the prior is not far off.
-        model = make_model(n_steps=3, noising=[0.1, 0.2, 0.3], gain=0.15, posterior=posterior)
+        noising = [0.1, 0.2, 0.3]
+        model = make_model(prior, n_steps=3, noising=noising, gain=0.15, posterior=posterior)
         perturb(model, encoder=0.05, denoiser=0.1)
         with torch.no_grad():
             # Wider than the prior's own chain, so that the weights have a variance.
@@ -75,6 +77,14 @@ def test_importance_weights_are_unbiased(posterior):
     assert (standard_error(weight) < 0.03).all()
     assert (abs(weight.mean(0) - 1) < N_SIGMA * standard_error(weight)).all()
     assert (weight.std(0) > 0.05).all()  # the exact posterior would have passed by itself
+
+
+def test_importance_weights_of_the_blind_chain_are_unbiased_under_a_curved_prior():
+    model, x = near_model(UNCONDITIONAL, SquarePrior(noise=0.3))
+    weight = np.exp(log_weights(model, x, 40_000) - evidence_by_quadrature(model, x))
+    assert (standard_error(weight) < 0.03).all()
+    assert (abs(weight.mean(0) - 1) < N_SIGMA * standard_error(weight)).all()
+    assert (weight.std(0) > 0.05).all()
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0])
@@ -119,6 +129,19 @@ def test_the_noise_free_latents_are_those_of_no_noise(posterior):
     silence = torch.zeros(len(x), model.posterior.noise_size, dtype=torch.float64)
     expected = model.posterior.draw(condition, silence).z
     assert torch.allclose(model.posterior.mode(condition), expected, rtol=0, atol=1e-12)
+
+
+@posteriors
+def test_the_path_of_a_draw_ends_at_its_latents(posterior):
+    model, x = near_model(posterior)
+    condition = model.posterior.condition(model.likelihood.encode(x))
+    noise = torch.randn(
+        len(x), model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
+    ).double()
+    path = model.posterior.path(condition, noise)
+    assert path.shape == (4 if posterior is UNCONDITIONAL else 1, len(x), 2)
+    expected = model.posterior.draw(condition, noise).z
+    assert torch.allclose(path[-1], expected, rtol=0, atol=1e-12)
 
 
 # --------------------------------------------------------------------------- the flow

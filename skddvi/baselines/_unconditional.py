@@ -46,8 +46,9 @@ class UnconditionalLatentDiffusion(Baseline):
     All that is known of the row must survive every step, and each step that is narrower than that
     of the noising process costs its share of the bound (4). The spreads are those of a chain that
     follows the prior, times a factor learned for each step and dimension, the same for every row.
-    The bound is true, and loose. A process of small steps, such as ``noising=[0.05] * 8``, which leaves something of z in y_T, lets more of the row
-    through than the default, which is that of DDVI.
+    The bound is true, and loose. A process of small steps, such as ``noising=[0.05] * 8``, which
+    leaves something of z in y_T, lets more of the row through than the default, which is that of
+    DDVI.
 
     References
     ----------
