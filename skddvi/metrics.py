@@ -474,7 +474,8 @@ def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15)
     """Mean distance between how sure predictions are and how often they are right.
 
     Rows are binned by the probability of the class predicted for them, the largest; the error is
-    the mean over bins of |accuracy - mean confidence|, weighted by their rows [1]_.
+    the mean over bins of the distance between accuracy and mean confidence, weighted by the rows
+    in them [1]_.
 
     Parameters
     ----------
