@@ -35,7 +35,7 @@ MIB = 2**20
 # The shell
 
 
-def benchmark_parser(description, *, methods=(), seeds=5, data=None):
+def benchmark_parser(description, *, methods=(), seeds=5, data=None, data_required=True):
     """Return an argument parser with the options that every benchmark has.
 
     `data` is the help of --data; None for a benchmark that needs no file. Without `methods` there
@@ -47,7 +47,9 @@ def benchmark_parser(description, *, methods=(), seeds=5, data=None):
         allow_abbrev=False,
     )
     if data is not None:
-        parser.add_argument("--data", required=True, type=_existing_file, metavar="PATH", help=data)
+        parser.add_argument(
+            "--data", required=data_required, type=_existing_file, metavar="PATH", help=data
+        )
     parser.add_argument(
         "--seeds", type=int, default=None, metavar="N", help=f"seeds 0..N-1 (default: {seeds})"
     )

@@ -25,7 +25,8 @@ import warnings
 import numpy as np
 from _common import first_use_seconds, make_estimator, timed
 from _harness import benchmark_parser, parse, report, run_cells
-from _metrics import knn_cv_accuracy, mixture_scores
+
+from skddvi.metrics import knn_cv_accuracy, mixture_scores
 
 METHODS = ("pca", "tsne", "umap", "ddvae")
 COLUMNS = {
@@ -58,8 +59,14 @@ def cell(method, seed, settings):
     values = {
         "first_use_seconds": first_use,
         "fit_seconds": fit_seconds,
-        **mixture_scores(embedding, y, seed, settings["n_clusters"], settings["n_init"]),
-        "knn_accuracy": knn_cv_accuracy(embedding, y, seed),
+        **mixture_scores(
+            embedding,
+            y,
+            n_clusters=settings["n_clusters"],
+            n_init=settings["n_init"],
+            random_state=seed,
+        ),
+        "knn_accuracy": knn_cv_accuracy(embedding, y, random_state=seed),
     }
     if method == "ddvae":
         values["bound"] = float(estimator.score(X))

@@ -30,11 +30,12 @@ import sys
 import numpy as np
 from _common import first_use_seconds, load_mnist, timed
 from _harness import benchmark_parser, parse, report, run_cells
-from _metrics import matched_accuracy
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
+
+from skddvi.metrics import matched_accuracy
 
 METHODS = ("kmeans", "gmm", "ddvae")
 DATASETS = {

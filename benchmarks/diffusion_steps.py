@@ -19,10 +19,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from _common import MNIST_HELP, first_use_seconds, load_mnist, make_estimator, timed
 from _harness import benchmark_parser, parse, parse_list, report, run_cells
-from _metrics import knn_accuracy, latent_nll
+from _metrics import latent_fit
+
+from skddvi.metrics import knn_accuracy
 
 PRIORS = ("normal", "pinwheel", "swiss_roll", "square")
 STEPS = ("0", "1", "2", "5", "8", "10", "20")
@@ -60,31 +61,18 @@ def cell(method, seed, settings, pictures=None):
     _, fit_seconds = timed(estimator.fit, X_train)
     test, transform_seconds = timed(estimator.transform, X_test)
     few = X_test[: settings["n_importance_rows"]]
-    draws = prior_draws(prior, 2 * settings["n_prior_draws"], seed)
-    draws, others = np.split(draws, 2)
     values = {
         "fit_seconds": fit_seconds,
         "transform_seconds": transform_seconds,
         "n_iter": estimator.n_iter_,
         "bound": float(estimator.score(X_test)),
         "bound_k500": float(estimator.score_samples(few, n_importance_samples=500).mean()),
-        **latent_nll(test, draws, seed),
-        "latent_nll_floor": latent_nll(others[: len(test)], draws, seed)["latent_nll"],
+        **latent_fit(test, prior, settings["n_prior_draws"], seed),
         "knn_accuracy": knn_accuracy(estimator.transform(X_train), y_train, test, y_test),
     }
     if pictures is not None:
         save_scatter(Path(pictures) / f"{method.replace(' ', '_')}_seed{seed}.png", test, y_test)
     return values
-
-
-def prior_draws(prior, n_samples, seed):
-    """Return draws (n_samples, 2) from a prior named `prior`."""
-    import torch
-
-    from skddvi.priors import resolve_prior
-
-    generator = torch.Generator().manual_seed(seed)
-    return resolve_prior(prior, 2).sample(n_samples, generator).numpy()
 
 
 def save_scatter(path, embedding, y):

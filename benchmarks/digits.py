@@ -17,10 +17,11 @@ import sys
 
 from _common import embed
 from _harness import benchmark_parser, parse, report, run_cells
-from _metrics import knn_accuracy
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 from sklearn.model_selection import train_test_split
+
+from skddvi.metrics import knn_accuracy
 
 METHODS = ("pca", "tsne", "umap", "ddvae")
 COLUMNS = {

@@ -25,10 +25,11 @@ import warnings
 import numpy as np
 from _common import load_mnist, timed
 from _harness import benchmark_parser, parse, report, run_cells
-from _metrics import expected_calibration_error
 from ancestry import load_components
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+
+from skddvi.metrics import expected_calibration_error
 
 METHODS = ("labels_only", "self_training", "label_spreading", "ddvae")
 N_LABELS = {"mnist": 10, "ancestry": 3}
@@ -96,7 +97,7 @@ def cell(method, seed, settings):
         "n_unlabeled": len(rows) - len(labelled),
         "fit_seconds": fit_seconds,
         "accuracy": float((model.classes_[p.argmax(axis=1)] == y_test).mean()),
-        "calibration_error": expected_calibration_error(p, y_test, model.classes_),
+        "calibration_error": expected_calibration_error(y_test, p, labels=model.classes_),
     }
     if name == "ddvae":
         values["pairs"] = float(np.mean(model.history_["pairs"]))

@@ -25,7 +25,8 @@ import sys
 
 from _common import MNIST_HELP, embed, load_mnist
 from _harness import benchmark_parser, parse, report, run_cells
-from _metrics import knn_accuracy
+
+from skddvi.metrics import knn_accuracy
 
 METHODS = ("pca", "umap", "ddvae")
 COLUMNS = {

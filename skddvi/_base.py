@@ -61,6 +61,12 @@ RESERVED_TERMS = {
     "sleep",
     "neighbor_agreement",
     "loss",
+    # Of the baselines.
+    "importance_weighted_bound",
+    "auxiliary",
+    "conditional_entropy",
+    "critic_loss",
+    "generator_loss",
 }
 # Parameters that make the model what it is: a warm start goes on with the one that there is.
 STRUCTURE = (
@@ -126,7 +132,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     }
     # What validate_data is told of sparse rows.
     _accept_sparse = "csr"
-    # What a warm start may not change.
+    # Parameters that a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
     __metadata_request__inverse_transform = {"Z": UNUSED}  # noqa: RUF012
@@ -224,7 +230,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         self._structure = {name: getattr(self, name) for name in self._structure_names}
         self.history_ = history
         self.loss_curve_ = history["loss"]
-        self.validation_scores_ = history.get("validation_elbo")
+        self.validation_scores_ = history.get(f"validation_{schedule.criterion}")
         self.n_iter_ = len(history["loss"])
         return self
 
@@ -289,7 +295,12 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             activation=self.activation,
             device=self.device,
             seed=seed,
+            posterior=self._posterior(),
         )
+
+    def _posterior(self):
+        """Return name and options of the engine's posterior; None for the one of DDVI."""
+        return None
 
     def _schedule(self, X, X_val):
         n_rows = X.shape[0]
@@ -330,9 +341,10 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             return None
 
         def report(epoch, figures):
-            bounds = f"bound {figures['elbo']:.4g} nats a row"
-            if "validation_elbo" in figures:
-                bounds += f", held out {figures['validation_elbo']:.4g}"
+            name = schedule.criterion
+            bounds = f"{'bound' if name == 'elbo' else name} {figures[name]:.4g} nats a row"
+            if f"validation_{name}" in figures:
+                bounds += f", held out {figures[f'validation_{name}']:.4g}"
             sys.stdout.write(f"{stage}Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
 
         return report

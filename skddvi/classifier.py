@@ -85,7 +85,7 @@ class DDVAEClassifier(
     consistency_weight : float, default=0.0
         Factor of the consistency term (11) in the objective: how much q(l|x) changes, in nats, when
         a row moves a little in the direction in which it changes most (virtual adversarial
-        training [5]_). It keeps class boundaries away from rows, labelled or not. 0 leaves it out.
+        training [4]_). It keeps class boundaries away from rows, labelled or not. 0 leaves it out.
         10 suits images of digits; where classes differ by little in a few of the features, as
         populations do in principal components, it blurs them.
     class_tolerance : float, default=0.3
@@ -222,8 +222,7 @@ class DDVAEClassifier(
        learning with deep generative models. NeurIPS. arXiv:1406.5298.
     .. [3] Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., and Wojna, Z. (2016). Rethinking the
        inception architecture for computer vision. CVPR. arXiv:1512.00567.
-    .. [4] Ho, J., and Salimans, T. (2022). Classifier-free diffusion guidance. arXiv:2207.12598.
-    .. [5] Miyato, T., Maeda, S., Koyama, M., and Ishii, S. (2018). Virtual adversarial training: a
+    .. [4] Miyato, T., Maeda, S., Koyama, M., and Ishii, S. (2018). Virtual adversarial training: a
        regularization method for supervised and semi-supervised learning. TPAMI. arXiv:1704.03976.
 
     Examples
@@ -434,6 +433,25 @@ class DDVAEClassifier(
         log_p = self.predict_log_proba(X)
         return self.classes_[log_p.argmax(axis=1)]
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of :meth:`predict`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_rows, n_features)
+            Rows, with the features of the training rows.
+        y : array-like of shape (n_rows,)
+            Their labels, all known.
+        sample_weight : array-like of shape (n_rows,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+            The share of rows whose label is predicted, in [0, 1].
+        """
+        return super().score(X, y, sample_weight)
+
     def transform(self, X):
         """Return the noise-free latents of the rows of X under their most probable class.
 
@@ -475,10 +493,10 @@ class DDVAEClassifier(
     def sample(self, n_samples=1, y=None, guidance_scale=1.0, random_state=None):
         """Draw new rows of given classes: latents from p(z|l), then rows from p(x|z).
 
-        Guidance (Ho and Salimans 2022) draws latents from p(z|l) p(l|z)^(s - 1), normalised, with s
-        the guidance scale. A diffusion model of x has to learn p(l|z) from examples with and
-        without their label; here it is known exactly from the prior, so nothing is learned for it
-        and the draws are exact.
+        Guidance [1]_ draws latents from p(z|l) p(l|z)^(s - 1), normalised, with s the guidance
+        scale. A diffusion model of x has to learn p(l|z) from examples with and without their
+        label; here it is known exactly from the prior, so nothing is learned for it and the draws
+        are exact.
 
         Parameters
         ----------
@@ -497,6 +515,11 @@ class DDVAEClassifier(
         -------
         X : ndarray of shape (n_samples, n_features)
             Rows in the units of the training data, float64.
+
+        References
+        ----------
+        .. [1] Ho, J., and Salimans, T. (2022). Classifier-free diffusion guidance.
+           arXiv:2207.12598.
         """
         check_is_fitted(self)
         n_samples = _positive_integer("n_samples", n_samples)

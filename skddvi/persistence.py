@@ -8,7 +8,7 @@ they hold when they are opened.
 
 from sklearn.utils.validation import check_is_fitted
 
-from . import __version__, likelihoods, noising, priors, regularizers
+from . import __version__, baselines, likelihoods, noising, priors, regularizers
 from ._codec import Decoder, Encoder
 from ._container import read, understood, write
 from ._engine.class_engine import ClassEngine
@@ -29,6 +29,7 @@ ESTIMATORS = {
     "DDVAETransformer": (DDVAETransformer, Engine),
     "DDVAEClusterer": (DDVAEClusterer, Engine),
     "DDVAEClassifier": (DDVAEClassifier, ClassEngine),
+    **{name: (getattr(baselines, name), Engine) for name in baselines.__all__},
 }
 # Classes whose constructor takes what they have as attributes; of modules, the tensors as well.
 BUILDING_BLOCKS = {

@@ -15,11 +15,14 @@ from scipy.stats import multivariate_normal
 
 from skddvi._engine.model import build_model
 from skddvi._engine.objective import bound_terms
+from skddvi._engine.posteriors import DiffusionPosterior
 from skddvi.likelihoods import GaussianLikelihood
 from skddvi.noising import posterior_coefficients, resolve_noising
 from skddvi.priors import NormalPrior
 
 N_FEATURES = 5
+# How the names of the networks begin that posteriors have beside the encoder.
+OWN_NETWORKS = ("denoiser", "blocks", "down", "reverse")
 
 
 def noise_schedule(noising, n_steps):
@@ -40,6 +43,7 @@ def make_model(
     gain=0.6,
     orthogonal=False,
     hidden_layer_sizes=(),
+    posterior=None,
     seed=0,
 ):
     """Return a float64 model with a hand-set linear decoder and features of many units.
@@ -58,6 +62,7 @@ def make_model(
         denoiser_width=6,
         activation="tanh",
         generator=torch.Generator().manual_seed(seed),
+        posterior=posterior,
     ).double()
     weight = rng.normal(size=(N_FEATURES, prior.n_components))
     if orthogonal:
@@ -137,7 +142,7 @@ def set_posterior(model, inflation=1.0, loc=(0.3, -0.2), scale=(1.7, 2.3)):
     covariance = np.linalg.inv(np.eye(d) + (weight.T / variance) @ weight)
     regression = covariance @ (weight.T / variance)
     of_z = inflation * np.diag(covariance)
-    if posterior.noise_size > d:
+    if isinstance(posterior, DiffusionPosterior):
         assert (of_z < 1).all(), "no evidence makes a posterior as wide as its prior"
         regression = regression / (1 - of_z)[:, None]
         of_z = of_z / (1 - of_z)
@@ -167,12 +172,14 @@ def gaussian_of(posterior, condition):
 def perturb(model, encoder, denoiser, seed=0):
     """Add normal noise to the weights of the encoder and of the denoiser, its last layer too.
 
+    "Denoiser" stands for the posterior's own networks, whatever they are.
+
     ``encoder`` and ``denoiser`` are the standard deviations of the sum over a layer's inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.posterior.named_parameters():
-            size = denoiser if name.startswith("denoiser") else encoder
+            size = denoiser if name.startswith(OWN_NETWORKS) else encoder
             fan_in = parameter.shape[1] if parameter.ndim == 2 else 1
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             parameter.add_(size * fan_in**-0.5 * noise)

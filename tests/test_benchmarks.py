@@ -133,69 +133,61 @@ def test_command_line(harness, capsys):
         assert bad[0] in capsys.readouterr().err
 
 
-def test_purity(metrics):
-    assert metrics.purity_score([0, 0, 1, 1], [5, 5, 7, 7]) == 1.0
-    assert metrics.purity_score([0, 0, 1, 1], [0, 0, 0, 0]) == 0.5
-    assert metrics.purity_score([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]) == pytest.approx(4 / 6)
+def test_latent_fit_is_least_where_embeddings_are_draws_of_the_prior(metrics):
+    embedding = metrics.prior_draws("pinwheel", 300, seed=1)
+    figures = metrics.latent_fit(embedding, "pinwheel", 500, seed=0)
+    assert figures["latent_nll"] == pytest.approx(figures["latent_nll_floor"], abs=0.2)
+    worse = metrics.latent_fit(embedding[:, ::-1] / 2, "pinwheel", 500, seed=0)
+    assert worse["latent_nll"] > figures["latent_nll_floor"] + 0.5
+    assert worse["latent_nll_floor"] == figures["latent_nll_floor"]
 
 
-def test_matched_accuracy(metrics):
-    y = np.array([0, 0, 0, 1, 1, 2])
-    assert metrics.matched_accuracy(y, np.array([2, 2, 2, 0, 0, 1])) == 1.0
-    # Cluster 0 can be matched with one of the classes that it holds.
-    assert metrics.matched_accuracy(y, np.array([0, 0, 0, 0, 0, 1])) == pytest.approx(4 / 6)
-    assert metrics.matched_accuracy(y, np.array([0, 0, 3, 1, 1, 2])) == pytest.approx(5 / 6)
-
-
-def test_latent_nll_is_the_entropy_where_embeddings_follow_the_prior(metrics):
-    embedding, draws = np.random.default_rng(0).normal(size=(2, 1500, 2))
-    entropy = 1 + np.log(2 * np.pi)  # of the standard normal in two dimensions, in nats
-    figures = metrics.latent_nll(embedding, draws, seed=0)
-    assert figures["latent_nll"] == pytest.approx(entropy, abs=0.1)
-    assert metrics.latent_nll(embedding / 4, draws, seed=0)["latent_nll"] > entropy + 1
-
-
-def test_scores_of_separated_clusters(metrics):
-    rng = np.random.default_rng(0)
-    y = np.arange(150) % 3
-    embedding = 10 * np.eye(3)[y][:, :2] + rng.normal(size=(150, 2))
-    assert metrics.mixture_scores(embedding, y, 0, 3, n_init=1)["nmi"] == pytest.approx(1.0)
-    assert metrics.knn_cv_accuracy(embedding, y, 0) == 1.0
-    assert metrics.knn_accuracy(embedding[:100], y[:100], embedding[100:], y[100:]) == 1.0
-
-
-def test_digits_from_end_to_end(tmp_path):
-    """Each cell runs in a process of its own."""
+def run_quick(name, out, *options):
+    """Run a benchmark by its command, each cell in a process of its own; return what it did."""
     import skddvi
 
     root = str(Path(skddvi.__file__).parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    out = tmp_path / "digits.json"
+    command = [sys.executable, str(BENCHMARKS / name), "--quick", "--out", str(out), *options]
     done = subprocess.run(
-        [
-            *(sys.executable, str(BENCHMARKS / "digits.py"), "--quick"),
-            *("--methods", "pca,ddvae", "--out", str(out)),
-        ],
+        command,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_posteriors_from_end_to_end(tmp_path):
+    out = tmp_path / "posteriors.json"
+    done = run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan")
+    names = ["pinwheel iaf", "pinwheel aae_gan"]
+    assert [" ".join(line.split()[:2]) for line in done.stdout.splitlines()[1:]] == names
+    cells = json.loads(out.read_text())["cells"]
+    iaf, aae = (cells[f"{name}/0"]["values"] for name in names)
+    assert iaf["bound"] <= iaf["bound_k500"] + 1
+    assert aae["bound"] is None and aae["bound_k500"] is None
+    for values in (iaf, aae):
+        assert values["n_iter"] == 2
+        assert values["latent_nll"] > values["latent_nll_floor"] - 0.5
+        assert 0 <= values["knn_accuracy"] <= 1
+        assert values["mmd"] > 0
+    # A second run finds everything done.
+    assert (
+        run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan").stderr.count("before") == 2
+    )
+
+
+def test_digits_from_end_to_end(tmp_path):
+    out = tmp_path / "digits.json"
+    done = run_quick("digits.py", out, "--methods", "pca,ddvae")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["method", "pca", "ddvae"]
     cells = json.loads(out.read_text())["cells"]
     assert cells["pca/0"]["values"]["peak_rss_mib"] > 0
     assert cells["ddvae/0"]["values"]["bound"] <= cells["ddvae/0"]["values"]["bound_k100"] + 1
     assert cells["ddvae/0"]["torch_threads"] >= 1
-
-
-def test_calibration_error(metrics):
-    classes, y = np.array([3, 7]), np.array([3, 3, 7, 7])
-    sure = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    assert metrics.expected_calibration_error(sure, y, classes) == 0.0
-    assert metrics.expected_calibration_error(sure[::-1], y, classes) == 1.0
-    half_right = np.array([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
-    assert metrics.expected_calibration_error(half_right, y, classes) == pytest.approx(0.4)
 
 
 def test_few_labels(monkeypatch, tmp_path, capsys):

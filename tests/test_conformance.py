@@ -16,10 +16,12 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.fixes import parse_version
 
-from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 
 ROOT = Path(__file__).parents[1]
 ESTIMATORS = {cls.__name__: cls for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer)}
+BASELINES = {name: getattr(baselines, name) for name in baselines.__all__}
+ESTIMATORS |= BASELINES
 
 # How many checks check_estimator makes of each, by version of scikit-learn. None may fail, and
 # there is no list of checks that are expected to.
@@ -27,6 +29,8 @@ N_CHECKS = {
     "1.6": {"DDVAEClassifier": 61, "DDVAEClusterer": 51, "DDVAETransformer": 47},
     "1.9": {"DDVAEClassifier": 61, "DDVAEClusterer": 51, "DDVAETransformer": 47},
 }
+for numbers in N_CHECKS.values():
+    numbers |= dict.fromkeys(BASELINES, numbers["DDVAETransformer"])
 # Checks that may be skipped, each with how the reason begins. They need an environment variable
 # that must be set before scipy is imported: test_skipped_checks_pass runs them in another process.
 MAY_BE_SKIPPED = {"check_array_api_input": "SCIPY_ARRAY_API is not set"}

@@ -8,14 +8,16 @@ from functools import cached_property
 import pytest
 
 import skddvi
-from skddvi import _base
+from skddvi import _base, baselines
 
 numpydoc_validate = pytest.importorskip("numpydoc.validate")
 
 MODULES = [
+    "skddvi.baselines",
     "skddvi.priors",
     "skddvi.mixture_prior",
     "skddvi.likelihoods",
+    "skddvi.metrics",
     "skddvi.noising",
     "skddvi.regularizers",
     "skddvi.displays",
@@ -89,7 +91,8 @@ def test_methods():
 
 
 def estimators():
-    return [resolve(f"skddvi.{name}") for name in skddvi.__all__ if name.startswith("DDVAE")]
+    own = [resolve(f"skddvi.{name}") for name in skddvi.__all__ if name.startswith("DDVAE")]
+    return own + [getattr(baselines, name) for name in baselines.__all__]
 
 
 @pytest.mark.parametrize("estimator", estimators(), ids=lambda cls: cls.__name__)

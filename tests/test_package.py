@@ -100,8 +100,9 @@ def hook(event, args):
 handlers = list(logging.getLogger().handlers)
 sys.addaudithook(hook)
 import skddvi
-from skddvi import likelihoods, noising, priors, regularizers
+from skddvi import baselines, likelihoods, metrics, noising, priors, regularizers
 skddvi.DDVAETransformer()
+baselines.AdversarialAutoencoder()
 if list(logging.getLogger().handlers) != handlers or logging.getLogger("skddvi").handlers:
     events.append("a logging handler")
 print(json.dumps(events))

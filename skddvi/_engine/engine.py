@@ -40,6 +40,8 @@ class Engine:
     activation : str
     device : str
     seed : int
+    posterior : (str, dict) or None
+        See :func:`build_model`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Engine:
         activation,
         device,
         seed,
+        posterior=None,
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -61,6 +64,7 @@ class Engine:
             "hidden_layer_sizes": hidden_layer_sizes,
             "denoiser_width": denoiser_width,
             "activation": activation,
+            "posterior": posterior,
         }
         model = build_model(prior, likelihood, generator=self.generator, **self.build)
         # In single precision, whatever torch's default dtype is.
@@ -228,6 +232,16 @@ class Engine:
 
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * min(n_draws, 16))))
         return self._by_chunk(X, score, chunk)
+
+    def reconstruction(self, X):
+        """Return log p(x|z) of each row of X at its noise-free latents, (n,), in nats."""
+        model = self._model_in(X.dtype)
+
+        def score(x):
+            z = model.posterior.mode(_condition(model, x))
+            return model.likelihood.log_prob(x, model.decoder(z))
+
+        return self._by_chunk(X, score)
 
     def sample_prior(self, n_samples, seed):
         """Return latents drawn from p(z), (n, d)."""

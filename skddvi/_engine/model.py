@@ -3,8 +3,21 @@
 import torch
 from torch import nn
 
+from .adversarial import PointPosterior
+from .flows import FlowPosterior
+from .hierarchical import HierarchicalPosterior
 from .networks import Decoder
 from .posteriors import DiffusionPosterior, GaussianPosterior
+from .unconditional import UnconditionalDiffusionPosterior
+
+POSTERIORS = {
+    "gaussian": GaussianPosterior,
+    "diffusion": DiffusionPosterior,
+    "unconditional_diffusion": UnconditionalDiffusionPosterior,
+    "flow": FlowPosterior,
+    "hierarchical": HierarchicalPosterior,
+    "point": PointPosterior,
+}
 
 # Draws from the prior that its mean and standard deviation are estimated from.
 N_PRIOR_DRAWS = 20_000
@@ -40,6 +53,7 @@ def build_model(
     denoiser_width,
     activation,
     generator,
+    posterior=None,
 ):
     """Return an untrained model; every weight is drawn from ``generator``.
 
@@ -49,14 +63,17 @@ def build_model(
     likelihood : Likelihood
         Fitted to the training rows.
     noise_schedule : tuple of arrays or None
-        ``(alpha, sigma, (mean_y, mean_z, std))`` of the noising process, each (T + 1,). None gives
-        the Gaussian posterior of a variational autoencoder.
+        ``(alpha, sigma, (mean_y, mean_z, std))`` of the noising process, each (T + 1,). None for a
+        posterior without a chain.
     hidden_layer_sizes : sequence of int
         The encoder's; the decoder has them in reverse order.
     denoiser_width : int
     activation : str
     generator : torch.Generator or None
         None leaves the weights of the networks without values, for :func:`load_weights`.
+    posterior : (str, dict) or None
+        A key of ``POSTERIORS`` and the arguments that are its own. None is the diffusion posterior,
+        or without a noise schedule the Gaussian one.
 
     Returns
     -------
@@ -64,25 +81,20 @@ def build_model(
     """
     loc, scale = _standardisation(prior, generator)
     n_features = len(likelihood.initial_output())
-    if noise_schedule is None:
-        posterior = GaussianPosterior(
-            n_features, loc, scale, hidden_layer_sizes, activation, generator
-        )
-    else:
+    name, options = posterior or ("gaussian" if noise_schedule is None else "diffusion", {})
+    if noise_schedule is not None:
         alpha, sigma, transitions = noise_schedule
-        posterior = DiffusionPosterior(
-            n_features,
-            prior,
-            loc,
-            scale,
-            alpha,
-            sigma,
-            transitions,
-            denoiser_width,
-            hidden_layer_sizes,
-            activation,
-            generator,
-        )
+        chain = {"prior": prior, "alpha": alpha, "sigma": sigma, "transitions": transitions}
+        options = options | chain | {"denoiser_width": denoiser_width}
+    posterior = POSTERIORS[name](
+        n_features,
+        loc=loc,
+        scale=scale,
+        hidden_layer_sizes=hidden_layer_sizes,
+        activation=activation,
+        generator=generator,
+        **options,
+    )
     decoder = Decoder(
         loc,
         scale,

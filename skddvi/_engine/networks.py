@@ -144,3 +144,72 @@ class Denoiser(nn.Module):
         """
         h = nn.functional.silu(self.inputs(torch.cat([y, residual], dim=-1)) + first)
         return self.output(nn.functional.silu(self.hidden(h) + second))
+
+
+class ContextNetwork(nn.Module):
+    """Two hidden layers, and a context of the row that enters as a bias of both.
+
+    The last layer starts at zero.
+
+    Parameters
+    ----------
+    n_inputs, n_outputs : int
+    width : int
+        Width of the hidden layers; the context has twice this size.
+    generator : torch.Generator
+    """
+
+    def __init__(self, n_inputs, n_outputs, width, generator):
+        super().__init__()
+        self.inputs = linear(n_inputs, width, generator)
+        self.hidden = linear(width, width, generator, 2.0**0.5)
+        self.output = linear(width, n_outputs, generator, 0.0)
+
+    def forward(self, inputs, context):
+        """Return (..., n, n_outputs) for (..., n, n_inputs) and a context (n, 2 width)."""
+        first, second = context.chunk(2, dim=-1)
+        h = nn.functional.silu(self.inputs(inputs) + first)
+        return self.output(nn.functional.silu(self.hidden(h) + second))
+
+
+class MaskedNetwork(nn.Module):
+    """A :class:`ContextNetwork` whose k-th outputs see only the inputs before the k-th.
+
+    MADE (Germain et al. 2015) with two outputs for each input. A hidden unit of degree h sees the
+    first h inputs, from none to all but the last; those of degree 0 see the context alone, so that
+    the first outputs depend on it too.
+
+    Parameters
+    ----------
+    n_components : int
+    width : int
+    generator : torch.Generator
+    backward : bool
+        Whether the inputs are taken in reverse order.
+    """
+
+    def __init__(self, n_components, width, generator, backward):
+        super().__init__()
+        self.network = ContextNetwork(n_components, 2 * n_components, width, generator)
+        rank = torch.arange(n_components)
+        rank = rank.flip(0) if backward else rank
+        degree = torch.arange(width) % n_components
+        masks = (
+            degree[:, None] > rank,
+            degree[:, None] >= degree,
+            rank.repeat(2)[:, None] >= degree,
+        )
+        for name, mask in zip(("inputs", "hidden", "output"), masks, strict=True):
+            self.register_buffer(f"{name}_mask", mask.float())
+
+    def forward(self, inputs, context):
+        """Return two tensors like ``inputs``, (..., n, d), for a context (n, 2 width)."""
+        first, second = context.chunk(2, dim=-1)
+        h = nn.functional.silu(self._masked("inputs", inputs) + first)
+        h = nn.functional.silu(self._masked("hidden", h) + second)
+        return self._masked("output", h).chunk(2, dim=-1)
+
+    def _masked(self, name, inputs):
+        layer = getattr(self.network, name)
+        mask = getattr(self, f"{name}_mask")
+        return nn.functional.linear(inputs, layer.weight * mask, layer.bias)

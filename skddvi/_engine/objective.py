@@ -25,7 +25,8 @@ class BoundTerms:
     log_prior : (..., n) tensor
         log p(z).
     posterior : dict of str to (..., n, d) tensor
-        The posterior's own brackets, one dimension each; their sum is log_ratio.
+        The posterior's own brackets, one dimension each; their sum is log_ratio. Empty where the
+        posterior has no density, and then there is no bound.
     """
 
     z: torch.Tensor
@@ -36,7 +37,7 @@ class BoundTerms:
     @property
     def regularisation(self):
         """log p(z) + log r(y_1..T | z) - log q(y_0..T | x), (..., n): what kl_weight scales."""
-        return self.log_prior + sum(self.posterior.values()).sum(-1)
+        return self.log_prior + sum(term.sum(-1) for term in self.posterior.values())
 
     @property
     def log_weight(self):
@@ -44,10 +45,16 @@ class BoundTerms:
         return self.reconstruction + self.regularisation
 
     def means(self):
-        """Return the mean over draws and rows of every term, as scalars by name."""
+        """Return the mean over draws and rows of every term, as scalars by name.
+
+        With several draws a row bound (7) is among them.
+        """
         means = {"reconstruction": self.reconstruction, "log_prior": self.log_prior}
         means |= {name: term.sum(-1) for name, term in self.posterior.items()}
-        means["elbo"] = self.log_weight
+        if self.posterior:
+            means["elbo"] = self.log_weight
+            if self.z.ndim > 2:
+                means["importance_weighted_bound"] = importance_weighted_bound(self.log_weight)
         return {name: term.detach().mean() for name, term in means.items()}
 
 
@@ -99,9 +106,16 @@ def dream(model, n_rows, generator):
         return z, model.likelihood.sample(model.decoder(z), generator)
 
 
-def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight):
+def noise_shape(posterior, n_rows, n_draws=1):
+    """Return the shape of the noise that makes ``n_draws`` draws a row, without an axis for one."""
+    shape = n_rows, posterior.noise_size
+    return shape if n_draws == 1 else (n_draws, *shape)
+
+
+def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_importance_samples=1):
     """Return the negative of equation (6), a scalar, with the terms that it is made of.
 
+    With several importance samples, bound (7) takes the place of (4) in it, with the same weight.
     Rows and as many dreams share one pass through the encoder.
 
     Parameters
@@ -111,6 +125,7 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight):
     generator : torch.Generator
     kl_weight, sleep_weight : float
     sleep : {"conditional", "latent", "off"}
+    n_importance_samples : int
 
     Returns
     -------
@@ -125,10 +140,13 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight):
         z, dreamt = dream(model, max(1, round(DREAM_SHARE * n)), generator)
         inputs = torch.cat([inputs, model.likelihood.encode(dreamt)])
     condition = posterior.condition(inputs)
-    shape = n, posterior.noise_size
+    shape = noise_shape(posterior, n, n_importance_samples)
     noise = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float32)
     terms = bound_terms(model, x, [part[:n] for part in condition], noise)
-    loss = -(terms.reconstruction + kl_weight * terms.regularisation).mean()
+    log_weight = terms.reconstruction + kl_weight * terms.regularisation
+    if n_importance_samples > 1:
+        log_weight = importance_weighted_bound(log_weight)
+    loss = -log_weight.mean()
     if not asleep:
         return loss, terms, None
     if sleep == "conditional":

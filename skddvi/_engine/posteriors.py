@@ -54,7 +54,7 @@ class Step(NamedTuple):
     ``mean_y``, ``mean_z``, ``std`` and ``alpha`` are A_t, B_t, C_t and alpha_t, ``input_scale``
     makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t, ``whitening``
     makes the residual y_t - alpha_t m of unit variance, ``output_scale`` and ``bias`` are the
-    denoiser's.
+    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
     """
 
     mean_y: object
@@ -67,6 +67,7 @@ class Step(NamedTuple):
     whitening: torch.Tensor
     output_scale: object
     bias: torch.Tensor
+    spread: object = 1.0
 
 
 class Posterior(nn.Module):
@@ -88,6 +89,8 @@ class Posterior(nn.Module):
         self, n_inputs, loc, scale, n_statistics, hidden_layer_sizes, activation, generator
     ):
         super().__init__()
+        # A network that tells latents of rows from draws of the prior, where training has one.
+        self.critic = None
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
         self.n_components = loc.shape[0]
@@ -117,7 +120,7 @@ class Posterior(nn.Module):
 
     def path(self, condition, noise):
         """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
-        raise NotImplementedError
+        return self.draw(condition, noise).z[None]
 
     def sleep_loss(self, condition, z, generator):
         """Return the conditional sleep term (5) of dreams with latents z, (n,), in nats.
@@ -162,9 +165,6 @@ class GaussianPosterior(Posterior):
 
     def mode(self, condition):
         return self._unstandardise(condition[0])
-
-    def path(self, condition, noise):
-        return self.draw(condition, noise).z[None]
 
     def sleep_loss(self, condition, z, generator):
         mean, log_std = condition
@@ -418,10 +418,14 @@ class DiffusionPosterior(Posterior):
         u = self._standardise(z)
         if self.n_steps < 2:
             return super().latent_sleep_loss(z, generator)
-        nowhere = torch.full_like(u, math.exp(LOG_VARIANCE_BOUNDS[1]))
-        context = self.no_context.expand(len(u), -1)
-        condition = None, None, torch.zeros_like(u), nowhere, None, context
+        condition = None, None, *self._no_observation(u)
         return self._path_loss(condition, u, generator).sum(-1)
+
+    def _no_observation(self, like):
+        """Return what follows y_T in the condition of rows (n, d) that nothing is known of."""
+        nowhere = torch.full_like(like, math.exp(LOG_VARIANCE_BOUNDS[1]))
+        context = self.no_context.expand(len(like), -1)
+        return torch.zeros_like(like), nowhere, torch.zeros_like(like), context
 
     def _path_loss(self, condition, u, generator):
         """(T - 1) KL(r(y_{t-1} | y_t, z) || q(y_{t-1} | y_t, x)) at one uniform t >= 2 a row.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .._warn import warn
-from .objective import bound_terms, kl_per_dimension, training_loss
+from .adversarial import Adversary
+from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
 
 # Rows held at once where no gradient is taken.
@@ -31,10 +32,14 @@ class Schedule:
     kl_warmup: float = 0.0
     sleep: str = "conditional"
     sleep_weight: float = 2.0
+    n_importance_samples: int = 1
+    adversarial_weight: float = 0.0
     regularizers: tuple = ()
     early_stopping: bool = False
     n_iter_no_change: int = 10
     tol: float = 1e-4
+    # What early stopping goes by: a name of :meth:`BoundTerms.means`.
+    criterion: str = "elbo"
     bfloat16: bool = False
 
 
@@ -90,7 +95,7 @@ def train(
     except KeyboardInterrupt:
         # A warm start that was interrupted at once goes back to the model that it started from.
         loop.restore(loop.last_epoch)
-        if not loop.history["elbo"]:
+        if not loop.epoch:
             raise
         warn(
             f"Training was interrupted in epoch {loop.epoch + 1}; the model is that of the last "
@@ -112,7 +117,14 @@ class _Loop:
         self.model, self.rows, self.schedule = model, rows, schedule
         self.generator, self.validation_rows = generator, validation_rows
         own = [p for p in model.likelihood.parameters() if p.requires_grad]
-        rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in own)]
+        apart, self.adversary = list(own), None
+        self.regularizers = schedule.regularizers
+        if model.posterior.critic is not None:
+            self.adversary = Adversary(model)
+            apart += self.adversary.optimizer.parameters
+            penalty = "generator_loss", schedule.adversarial_weight, self.adversary.penalty
+            self.regularizers = (*self.regularizers, penalty)
+        rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
@@ -160,7 +172,9 @@ class _Loop:
         x = self.rows.batch(indices)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=schedule.bfloat16):
             loss, figures, z = self.losses(x, indices, schedule.kl_weight * warm)
-        for name, weight, regularizer in schedule.regularizers:
+        if self.adversary is not None:
+            figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
+        for name, weight, regularizer in self.regularizers:
             penalty = regularizer(z, indices)
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
@@ -177,12 +191,15 @@ class _Loop:
             kl_weight=kl_weight,
             sleep=self.schedule.sleep,
             sleep_weight=self.schedule.sleep_weight,
+            n_importance_samples=self.schedule.n_importance_samples,
         )
         figures = terms.means()
-        figures["kl_per_dimension"] = kl_per_dimension(self.model, terms)
+        if terms.posterior:
+            figures["kl_per_dimension"] = kl_per_dimension(self.model, terms)
         if sleep_loss is not None:
             figures["sleep"] = sleep_loss.detach()
-        return loss, figures, terms.z
+        # Of several draws a row the first stands for it.
+        return loss, figures, terms.z if terms.z.ndim == 2 else terms.z[0]
 
     def update(self, loss, figures):
         """Take one step of the optimiser, unless the loss or its gradient is not finite."""
@@ -212,7 +229,8 @@ class _Loop:
         for start in range(0, n_rows, CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             x = self.validation_rows.batch(rows)
-            shape = len(x), self.model.posterior.noise_size
+            n_draws = self.schedule.n_importance_samples
+            shape = noise_shape(self.model.posterior, len(x), n_draws)
             noise = torch.randn(shape, generator=generator, dtype=torch.float32)
             for name, value in self.held_out_terms(x, rows, noise.to(x.device)).items():
                 totals["validation_" + name] += value.item() * (len(x) / n_rows)
@@ -225,7 +243,7 @@ class _Loop:
 
     def keep_best(self, figures):
         """Keep the weights of the best held-out bound; return whether it has stopped growing."""
-        bound = figures["validation_elbo"]
+        bound = figures[f"validation_{self.schedule.criterion}"]
         self.n_no_change = (
             0 if bound > self.best_bound + self.schedule.tol else self.n_no_change + 1
         )
@@ -234,15 +252,20 @@ class _Loop:
         return self.n_no_change >= self.schedule.n_iter_no_change
 
     def snapshot(self):
-        return self.optimizer.snapshot(), self.step
+        return [optimizer.snapshot() for optimizer in self.optimizers()], self.step
 
     def restore(self, snapshot):
-        state, self.step = snapshot
-        self.optimizer.restore(state)
+        states, self.step = snapshot
+        for optimizer, state in zip(self.optimizers(), states, strict=True):
+            optimizer.restore(state)
+
+    def optimizers(self):
+        """Return the optimiser of the model and, where there is one, the critic's."""
+        return [self.optimizer] + ([self.adversary.optimizer] if self.adversary else [])
 
     def recover(self, term):
         """Go back to the last complete epoch with smaller steps; return whether to go on."""
-        complete = bool(self.history["elbo"])
+        complete = self.epoch > 0
         self.restore(self.last_epoch)
         self.n_recoveries += 1
         self.slowdown *= RECOVERY_FACTOR

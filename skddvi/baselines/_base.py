@@ -1,0 +1,79 @@
+"""What the baselines share, and where their docstrings come from."""
+
+import inspect
+import re
+
+from .._base import STRUCTURE, BaseDDVAE
+from ..transformer import DDVAETransformer
+
+# Parameters that every baseline has, in the order of its signature.
+MODEL = ("n_components", "prior", "likelihood")
+TRAINING = (
+    "regularizer",
+    "hidden_layer_sizes",
+    "activation",
+    "batch_size",
+    "learning_rate_init",
+    "max_iter",
+    "tol",
+    "early_stopping",
+    "validation_fraction",
+    "n_iter_no_change",
+    "warm_start",
+    "precision",
+    "device",
+    "random_state",
+    "verbose",
+)
+ATTRIBUTES = ("prior_", "likelihood_", "n_features_in_", "feature_names_in_")
+# What is said of the terms in history_ that all have.
+HISTORY = """\
+- "loss", as ``loss_curve_``, and the name of each regulariser, before its weight;
+- ``"validation_"`` and each name of the first group, where there are held-out rows."""
+
+
+class Baseline(DDVAETransformer):
+    """Base class of the baselines: the transformer without a chain and without a sleep term.
+
+    What a baseline has no parameter for is a constant of its class.
+    """
+
+    noising = "cosine"
+    n_diffusion_steps = 0
+    denoiser_width = 128
+    sleep = "off"
+    sleep_weight = 0.0
+
+
+def constraints(*names, **own):
+    """Return the constraints of the parameters that all share, of ``names``, and of its own."""
+    shared = (*MODEL, *names, *TRAINING)
+    return {name: BaseDDVAE._parameter_constraints[name] for name in shared} | own
+
+
+def structure(*own):
+    """Return the parameters that a warm start may not change."""
+    return (*STRUCTURE, *own)
+
+
+def document(cls):
+    """Fill in a docstring: what a parameter means is said once, by :class:`DDVAETransformer`.
+
+    A line ``{name}`` stands for the description of that parameter or attribute, ``{model}``,
+    ``{training}`` and ``{attributes}`` for those of groups.
+    """
+    if cls.__doc__ is None:  # python -OO
+        return cls
+    text = inspect.cleandoc(DDVAETransformer.__doc__)
+    found = re.findall(r"^((\w+) : .+\n(?:(?: {4}.*)?\n)*? {4}.*)(?=\n\S|\n\n\S)", text, re.M)
+    blocks = {name: block for block, name in found}
+    for group, names in {"model": MODEL, "training": TRAINING, "attributes": ATTRIBUTES}.items():
+        blocks[group] = "\n".join(blocks[name] for name in names)
+    blocks["history"] = HISTORY
+    cls.__doc__ = re.sub(
+        r"^( *)\{(\w+)\}$",
+        lambda line: blocks[line[2]].replace("\n", "\n" + line[1]).join([line[1], ""]),
+        inspect.cleandoc(cls.__doc__) + "\n",
+        flags=re.M,
+    )
+    return cls
