@@ -471,25 +471,6 @@ class DDVAEClassifier(
         X = self._rows(X)
         return self._engine.embed(X)
 
-    def score(self, X, y, sample_weight=None):
-        """Return the accuracy of :meth:`predict`.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_rows, n_features)
-            Rows, with the features of the training rows.
-        y : array-like of shape (n_rows,)
-            Their labels. A row without one counts as an error.
-        sample_weight : array-like of shape (n_rows,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-            Share of the rows, or of their weight, whose predicted label is theirs.
-        """
-        return super().score(X, y, sample_weight=sample_weight)
-
     def sample(self, n_samples=1, y=None, guidance_scale=1.0, random_state=None):
         """Draw new rows of given classes: latents from p(z|l), then rows from p(x|z).
 

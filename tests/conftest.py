@@ -1,6 +1,11 @@
 """Fixtures for every test."""
 
+import os
 import random
+
+# Two processes run the tests: each with one thread, or threads of both wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

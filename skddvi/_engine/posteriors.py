@@ -177,12 +177,12 @@ class DiffusionPosterior(Posterior):
 
     The encoder says where a row points, m, and how vaguely, v, as an observation m ~ N(z, v) of z
     would. With y_t it makes an observation of z with mean m + g_t (y_t - alpha_t m) and variance
-    v_t = v sigma_t^2 / (sigma_t^2 + alpha_t^2 v), where g_t = v_t alpha_t / sigma_t^2. What the prior says of z given that observation
-    is known, :meth:`Prior.denoise`, and is the prediction zhat that a step starts from, with the
-    variance that is left of z. A step back has the mean of r(y_{t-1} | y_t, zhat) and the variance
-    C_t^2 + B_t^2 times what is left. The denoiser learns what is missing from the prediction. So an
-    untrained chain follows the prior wherever a row points: it draws from p(z) N(m; z, v), exactly
-    so in however few steps under a normal prior.
+    v_t = v sigma_t^2 / (sigma_t^2 + alpha_t^2 v), where g_t = v_t alpha_t / sigma_t^2. What the
+    prior says of z given that observation is known, :meth:`Prior.denoise`, and is the prediction
+    zhat that a step starts from, with the variance that is left of z. A step back has the mean of
+    r(y_{t-1} | y_t, zhat) and the variance C_t^2 + B_t^2 times what is left. The denoiser learns
+    what is missing from the prediction. So an untrained chain follows the prior wherever a row
+    points: it draws from p(z) N(m; z, v), exactly so in however few steps under a normal prior.
 
     Parameters
     ----------
