@@ -121,10 +121,11 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np, sklearn, torch
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 
 passed = []
-for cls in (DDVAEClassifier, DDVAEClusterer, DDVAETransformer):
+classes = [DDVAEClassifier, DDVAEClusterer, DDVAETransformer]
+for cls in classes + [getattr(baselines, name) for name in baselines.__all__]:
     for estimator, check in estimator_checks_generator(cls(), mark=None):
         name = getattr(check, "func", check).__name__
         if name in json.loads(sys.argv[1]):
