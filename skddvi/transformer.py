@@ -124,7 +124,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         - "sleep", equation (5), where it is on;
         - the name of each regulariser, before its weight;
         - "loss", as ``loss_curve_``;
-        - ``"validation_"`` and each name of the first three groups, where there are held-out rows.
+        - ``"validation_"`` and each name of the first four groups, where there are held-out rows.
     prior_ : Prior
         The prior in use.
     likelihood_ : Likelihood

@@ -251,11 +251,12 @@ def test_history_shows_every_term():
         curves = np.reshape(model.history_[name], (3, -1)).T
         held_out = model.history_.get(f"validation_{name}")
         np.testing.assert_allclose(lines[: len(curves)], curves)
-        assert len(lines) == len(curves) + (held_out is not None)
+        n_held_out = 0 if held_out is None else len(curves)
+        assert len(lines) == len(curves) + n_held_out
         if held_out is not None:
-            np.testing.assert_allclose(lines[-1], held_out)
+            np.testing.assert_allclose(lines[-n_held_out:], np.reshape(held_out, (3, -1)).T)
     assert "held out" in texts(display.figure_)
-    assert len(display.axes_["kl_per_dimension"].lines) == 2
+    assert len(display.axes_["kl_per_dimension"].lines) == 4
 
 
 def test_history_on_a_figure_of_the_user(model, figures):

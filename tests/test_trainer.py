@@ -107,7 +107,7 @@ def test_history_has_every_term_and_they_add_up(parameters, posterior_terms):
     history = model.history_
     bound_terms = ["reconstruction", "log_prior", *posterior_terms]
     expected = {*bound_terms, "elbo", "kl_per_dimension", "loss"}
-    expected |= {f"validation_{name}" for name in [*bound_terms, "elbo"]}
+    expected |= {f"validation_{name}" for name in [*bound_terms, "elbo", "kl_per_dimension"]}
     steps = parameters["n_diffusion_steps"]
     sleep = parameters.get("sleep", "conditional" if steps else "off")
     sleep_weight = parameters.get("sleep_weight", model.sleep_weight)
@@ -725,3 +725,17 @@ def test_neighborhood_preservation_keeps_neighbours():
     penalty = kept.history_["neighborhood_preservation"]
     assert np.mean(penalty[-5:]) < np.mean(penalty[:5]) - 0.25
     assert neighbour_recall(kept, X) > neighbour_recall(plain, X) + 0.05
+
+
+def test_recovery_in_the_first_epoch_is_told(monkeypatch):
+    update, failures = trainer._Loop.update, [True]
+
+    def fail_once(self, loss, figures):
+        if failures:
+            failures.pop()
+            raise trainer._NotFiniteError("reconstruction")
+        return update(self, loss, figures)
+
+    monkeypatch.setattr(trainer._Loop, "update", fail_once)
+    with pytest.warns(RuntimeWarning, match=r"'reconstruction'.*epoch 1.*starts again"):
+        make_model(max_iter=2).fit(make_rows())

@@ -233,13 +233,18 @@ class _Loop:
             shape = noise_shape(self.model.posterior, len(x), n_draws)
             noise = torch.randn(shape, generator=generator, dtype=torch.float32)
             for name, value in self.held_out_terms(x, rows, noise.to(x.device)).items():
-                totals["validation_" + name] += value.item() * (len(x) / n_rows)
-        return dict(totals)
+                share = value.double() * (len(x) / n_rows)
+                totals["validation_" + name] = totals["validation_" + name] + share
+        return {name: _plain(value) for name, value in totals.items()}
 
     def held_out_terms(self, x, rows, noise):
         """Return the mean of every term of the bound of held-out rows x, one draw a row."""
         condition = self.model.posterior.condition(self.model.likelihood.encode(x))
-        return bound_terms(self.model, x, condition, noise).means()
+        terms = bound_terms(self.model, x, condition, noise)
+        figures = terms.means()
+        if terms.posterior:
+            figures["kl_per_dimension"] = kl_per_dimension(self.model, terms)
+        return figures
 
     def keep_best(self, figures):
         """Keep the weights of the best held-out bound; return whether it has stopped growing."""
@@ -275,12 +280,8 @@ class _Loop:
             "rescale X, for example with StandardScaler"
         )
         if self.n_recoveries <= MAX_RECOVERIES:
-            if complete:
-                warn(
-                    f"Training diverged: {remedy}. It goes on from the last complete epoch with "
-                    "smaller steps.",
-                    RuntimeWarning,
-                )
+            start = "goes on from the last complete epoch" if complete else "starts again"
+            warn(f"Training diverged: {remedy}. It {start} with smaller steps.", RuntimeWarning)
             return True
         if not complete:
             raise TrainingDiverged(f"Training diverged: {remedy}.")

@@ -125,7 +125,11 @@ class HistoryDisplay:
             ax.legend(frameon=False, fontsize=8)
         held_out = self.history.get(f"validation_{name}")
         if held_out is not None:
-            ax.plot(epochs, held_out, color=OKABE_ITO[3], lw=1.4, ls="--", label="held out")
+            held_out = np.asarray(held_out, dtype=float).reshape(len(epochs), -1)
+            for index, column in enumerate(held_out.T):
+                # Of several dimensions each has the colour of its training rows.
+                color = OKABE_ITO[3 if held_out.shape[1] == 1 else index % len(OKABE_ITO)]
+                ax.plot(epochs, column, color=color, lw=1.4, ls="--", label="held out")
         if held_out is not None and name == "elbo":
             ax.lines[0].set_label("training")
             ax.legend(frameon=False, fontsize=8)
