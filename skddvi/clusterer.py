@@ -463,8 +463,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         # Not everything here dispatches, and all of it is numpy's.
         with config_context(array_api_dispatch=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a start need not have converged
+            means = KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed)
             if self.init == "kmeans":
-                means = KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed)
                 return means.fit_predict(Z)
             if self.init == "neighbors":
                 graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
@@ -476,7 +476,10 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 n_init=N_MIXTURE_STARTS,
                 random_state=seed,
             )
-            return mixture.fit_predict(Z)
+            try:
+                return mixture.fit_predict(Z)
+            except ValueError:  # a component of one row, or of rows that are all in one place
+                return means.fit_predict(Z)
 
     def _number_clusters(self, X):
         """Give the clusters numbers by their training rows, the largest first, and count them."""

@@ -670,3 +670,16 @@ def test_plot_of_a_scan():
     np.testing.assert_array_equal(bound.lines[0].get_ydata(), [-1.75, -1.05])
     np.testing.assert_array_equal(stability.lines[0].get_ydata(), [0.8, 0.9])
     assert scan.plot().figure is not ax.figure
+
+
+@pytest.mark.parametrize("init", ["neighbors", "gaussian_mixture", "kmeans"])
+def test_latents_that_lie_apart_or_together_can_be_placed(init, monkeypatch):
+    """A mixture cannot be fitted to every set of latents; there is a way around that."""
+
+    def refuse(self, X, y=None):
+        raise ValueError("Fitting the mixture model failed")
+
+    monkeypatch.setattr("sklearn.mixture.GaussianMixture.fit_predict", refuse)
+    model = small(init=init, max_iter=4).fit(X)
+    assert model.labels_.shape == (200,)
+    assert np.isfinite(model.score_samples(X)).all()
