@@ -675,7 +675,7 @@ def test_history(n_diffusion_steps):
         *posterior.get(n_diffusion_steps, ["terminal", "chain", "last_step"]),
     ]
     history = model.history_
-    validation = {f"validation_{name}" for name in (*terms, "elbo")}
+    validation = {f"validation_{name}" for name in (*terms, "elbo", "kl_per_dimension")}
     asleep = {"sleep"} if n_diffusion_steps else set()
     own = {*terms, "elbo", "kl_per_dimension", "loss"} | asleep
     assert set(history) == own | validation
