@@ -19,9 +19,10 @@ from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
 from sklearn.manifold import TSNE, trustworthiness
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from .metrics import knn_accuracy
 
 LABELS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP", "ddvae": "DD-VAE"}
 METHODS = tuple(LABELS)
@@ -326,9 +327,13 @@ def _measure(result, comparison):
     """Add the figures that are computed from the embeddings, the same way for every method."""
     split = comparison.split
     if split.y_train is not None:
-        knn = KNeighborsClassifier(comparison.n_neighbors)
-        knn.fit(result.train_embedding, split.y_train)
-        result.knn_accuracy = float(knn.score(result.test_embedding, split.y_test))
+        result.knn_accuracy = knn_accuracy(
+            result.train_embedding,
+            split.y_train,
+            result.test_embedding,
+            split.y_test,
+            n_neighbors=comparison.n_neighbors,
+        )
     rows = slice(comparison.trustworthiness_rows)
     result.trustworthiness = float(
         trustworthiness(

@@ -424,7 +424,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         n_epochs = min(round(self.pretraining * schedule.max_iter), schedule.max_iter - 1)
         if n_epochs == 0:
             return {}, True
-        engine.model.prior.requires_grad_(False)
+        engine.model.prior.freeze()
         schedule = dataclasses.replace(schedule, max_iter=n_epochs, early_stopping=False)
         history = self._train(engine, task, schedule, "Pretraining, ")
         # It stops early where it was interrupted or diverged.
@@ -488,9 +488,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         prior.permute(np.argsort(-counts, kind="stable"))
         self.labels_ = self.predict(X)
         self.n_clusters_effective_ = int(np.count_nonzero(counts))
-        self.weights_ = prior.part_weights.double().cpu().numpy()
-        self.cluster_centers_ = prior.centers.detach().double().cpu().numpy()
-        self.covariances_ = prior.scales.detach().double().cpu().numpy() ** 2
+        self.weights_, self.cluster_centers_, scales = prior.components()
+        self.covariances_ = scales**2
         n_empty = self.n_clusters - self.n_clusters_effective_
         if n_empty:
             warn(

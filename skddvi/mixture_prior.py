@@ -107,6 +107,22 @@ class MixturePrior(Prior):
         self.log_excess_scales.copy_((scales - SCALE_FLOOR).clamp(min=1e-3 * SCALE_FLOOR).log())
         self.logits.copy_((weights / weights.sum()).clamp(min=WEIGHT_FLOOR).log())
 
+    def components(self):
+        """Return what training has made of the components.
+
+        Returns
+        -------
+        weights : ndarray of shape (n_clusters,)
+        centers, scales : ndarray of shape (n_clusters, n_components)
+            Means and standard deviations, float64.
+        """
+        tensors = self.part_weights, self.centers, self.scales
+        return tuple(tensor.detach().double().cpu().numpy() for tensor in tensors)
+
+    def freeze(self):
+        """Keep the components where they are in training."""
+        self.requires_grad_(False)
+
     def learn(self):
         """Let training move weights, centres and spreads, and nothing of the shape."""
         for parameter in (self.logits, self.centers, self.log_excess_scales):

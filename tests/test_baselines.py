@@ -24,7 +24,7 @@ from skddvi._engine.adversarial import Critic
 from skddvi._engine.networks import MaskedNetwork, linear
 from skddvi._engine.objective import bound_terms, importance_weighted_bound, training_loss
 from skddvi._engine.rows import Rows
-from skddvi._engine.trainer import Schedule, _Loop
+from skddvi._engine.trainer import Loop, Schedule
 from skddvi.baselines import (
     IWAE,
     AdversarialAutoencoder,
@@ -333,7 +333,7 @@ def adversarial_loop(**schedule):
         kl_weight=0.0, sleep="off", adversarial_weight=1.0, criterion="reconstruction", **schedule
     )
     generator = torch.Generator().manual_seed(0)
-    return _Loop(model, Rows(rows, torch.device("cpu")), schedule, generator, None)
+    return Loop(model, Rows(rows, torch.device("cpu")), schedule, generator, None)
 
 
 def test_critic_and_encoder_are_trained_apart():

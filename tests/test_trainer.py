@@ -48,14 +48,14 @@ def weights(model):
 
 def patch_batches(monkeypatch, action):
     """Call ``action(loop, call)`` before every mini-batch, with the number of the call from 1."""
-    original, n_calls = trainer._Loop.train_batch, [0]
+    original, n_calls = trainer.Loop.train_batch, [0]
 
     def train_batch(loop, indices):
         n_calls[0] += 1
         action(loop, n_calls[0])
         return original(loop, indices)
 
-    monkeypatch.setattr(trainer._Loop, "train_batch", train_batch)
+    monkeypatch.setattr(trainer.Loop, "train_batch", train_batch)
     return n_calls
 
 
@@ -198,9 +198,9 @@ def test_training_raises_the_bound():
 def script_validation(monkeypatch, scores):
     """Make the held-out bounds of the epochs those of a list."""
     scores = iter(scores)
-    validate = trainer._Loop.validate
+    validate = trainer.Loop.validate
     monkeypatch.setattr(
-        trainer._Loop, "validate", lambda loop: validate(loop) | {"validation_elbo": next(scores)}
+        trainer.Loop, "validate", lambda loop: validate(loop) | {"validation_elbo": next(scores)}
     )
 
 
@@ -224,7 +224,7 @@ def test_the_model_kept_has_the_best_bound_on_the_validation_rows():
     model = make_model(early_stopping=True, learning_rate_init=0.1, max_iter=20)
     model.fit(X, X_val=X_val)
     schedule = trainer.Schedule(max_iter=1, batch_size=32, learning_rate=1e-3)
-    loop = trainer._Loop(
+    loop = trainer.Loop(
         model._engine.model, trainer_rows(X), schedule, torch.Generator(), trainer_rows(X_val)
     )
     assert np.ptp(model.validation_scores_) > 0.1
@@ -296,7 +296,7 @@ def test_an_interruption_between_epochs_keeps_the_epoch_just_finished(monkeypatc
 
 
 def test_an_interruption_of_the_validation_leaves_history_and_weights_in_step(monkeypatch):
-    validate, n_calls = trainer._Loop.validate, [0]
+    validate, n_calls = trainer.Loop.validate, [0]
 
     def interrupted(loop):
         n_calls[0] += 1
@@ -308,7 +308,7 @@ def test_an_interruption_of_the_validation_leaves_history_and_weights_in_step(mo
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         reference = make_model().fit(X, X_val=X_val)
-    monkeypatch.setattr(trainer._Loop, "validate", interrupted)
+    monkeypatch.setattr(trainer.Loop, "validate", interrupted)
     with pytest.warns(UserWarning, match="interrupted in epoch 3"):
         model = make_model().fit(X, X_val=X_val)
     assert model.n_iter_ == 2
@@ -396,14 +396,14 @@ def test_after_a_divergence_the_steps_are_smaller(monkeypatch):
 def test_every_recovery_starts_from_the_same_state(monkeypatch):
     """Weights and the optimiser's moments are those of the last epoch, at the second trial too."""
     trials = []
-    train_epoch = trainer._Loop.train_epoch
+    train_epoch = trainer.Loop.train_epoch
 
     def spy(loop):
         if loop.epoch == 2:
             trials.append([tensor.detach().clone() for tensor in loop.optimizer.state()])
         return train_epoch(loop)
 
-    monkeypatch.setattr(trainer._Loop, "train_epoch", spy)
+    monkeypatch.setattr(trainer.Loop, "train_epoch", spy)
     # The third epoch breaks in its third batch, and again in the third of the second trial.
     spoil_loss(monkeypatch, {2 * BATCHES + 3, 2 * BATCHES + 6})
     with pytest.warns(RuntimeWarning, match="diverged"):
@@ -588,13 +588,13 @@ def test_a_seed_does_not_depend_on_what_was_drawn_elsewhere():
 
 def test_every_epoch_has_an_order_of_its_own(monkeypatch):
     orders = []
-    original = trainer._Loop.train_batch
+    original = trainer.Loop.train_batch
 
     def train_batch(loop, indices):
         orders.append(indices.tolist())
         return original(loop, indices)
 
-    monkeypatch.setattr(trainer._Loop, "train_batch", train_batch)
+    monkeypatch.setattr(trainer.Loop, "train_batch", train_batch)
     make_model(max_iter=2).fit(make_rows())
     assert [len(order) for order in orders] == 2 * [32, 32, 32, 4]
     first, second = (list(itertools.chain(*part)) for part in (orders[:BATCHES], orders[BATCHES:]))
@@ -728,7 +728,7 @@ def test_neighborhood_preservation_keeps_neighbours():
 
 
 def test_recovery_in_the_first_epoch_is_told(monkeypatch):
-    update, failures = trainer._Loop.update, [True]
+    update, failures = trainer.Loop.update, [True]
 
     def fail_once(self, loss, figures):
         if failures:
@@ -736,6 +736,6 @@ def test_recovery_in_the_first_epoch_is_told(monkeypatch):
             raise trainer._NotFiniteError("reconstruction")
         return update(self, loss, figures)
 
-    monkeypatch.setattr(trainer._Loop, "update", fail_once)
+    monkeypatch.setattr(trainer.Loop, "update", fail_once)
     with pytest.warns(RuntimeWarning, match=r"'reconstruction'.*epoch 1.*starts again"):
         make_model(max_iter=2).fit(make_rows())

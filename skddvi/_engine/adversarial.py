@@ -41,7 +41,7 @@ class PointPosterior(Posterior):
         self.noise_size = d
         self.critic = Critic(d, critic, critic_width, n_critic_steps, generator)
 
-    def condition_on(self, statistics, part=None):
+    def _condition(self, statistics, part):
         return (statistics,)
 
     def draw(self, condition, noise):

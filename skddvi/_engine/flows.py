@@ -55,7 +55,7 @@ class FlowPosterior(Posterior):
         )
         _init_log_variance(self.head, d)
 
-    def condition_on(self, statistics, part=None):
+    def _condition(self, statistics, part):
         """Return mean and log-std of the Gaussian, and the context of each block."""
         d = self.n_components
         mean, log_variance, contexts = statistics.tensor_split([d, 2 * d], dim=-1)

@@ -47,7 +47,7 @@ class HierarchicalPosterior(Posterior):
         self.reverse = ContextNetwork(2 * d, 2 * d, auxiliary_width, generator)
         _init_log_variance(self.head, d)
 
-    def condition_on(self, statistics, part=None):
+    def _condition(self, statistics, part):
         """Return mean and log-std of z and of a, and the contexts of the two networks."""
         d = self.n_components
         mean, log_variance, mean_a, log_std_a = statistics[..., : 4 * d].chunk(4, dim=-1)
@@ -59,13 +59,13 @@ class HierarchicalPosterior(Posterior):
         mean, log_std, mean_a, log_std_a, down, reverse = condition
         noise_a, noise_z = noise.chunk(2, dim=-1)
         a = mean_a + log_std_a.exp() * noise_a
-        shift, log_stretch = self.down(a, down).chunk(2, dim=-1)
+        shift, log_stretch = self.down(a, *down.chunk(2, dim=-1)).chunk(2, dim=-1)
         log_stretch = log_stretch.clamp(-4.0, 4.0)
         std, log_std = log_std.exp(), log_std + log_stretch
         # The shift is in units of the spread, which the network thus need not learn.
         standardised = shift + log_stretch.exp() * noise_z
         u = mean + std * standardised
-        seen = self.reverse(torch.cat([standardised, u], dim=-1), reverse)
+        seen = self.reverse(torch.cat([standardised, u], dim=-1), *reverse.chunk(2, dim=-1))
         shift_r, log_stretch_r = seen.chunk(2, dim=-1)
         log_stretch_r = log_stretch_r.clamp(-4.0, 4.0)
         from_z = (noise_a - shift_r) * (-log_stretch_r).exp()

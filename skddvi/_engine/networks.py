@@ -105,51 +105,11 @@ class Decoder(nn.Module):
         return self.output(self.body((z - self.loc) / self.scale))
 
 
-class Denoiser(nn.Module):
-    """The correction that the chain learns to the prior's prediction of z at each step.
-
-    Two hidden layers. The context enters as a bias of both, so that it is computed once a row
-    and not once a step; the step enters as a learned bias.
-
-    Parameters
-    ----------
-    n_components : int
-        d, the dimension of the latents.
-    n_steps : int
-        T, the number of diffusion steps.
-    width : int
-        Width of the hidden layers; the context has twice this size.
-    generator : torch.Generator
-    """
-
-    def __init__(self, n_components, n_steps, width, generator):
-        super().__init__()
-        self.width = width
-        self.step_bias = nn.Parameter(torch.zeros(n_steps + 1, width))
-        self.inputs = linear(2 * n_components, width, generator)
-        self.hidden = linear(width, width, generator, 2.0**0.5)
-        self.output = linear(width, n_components, generator, 0.0)
-
-    def forward(self, y, residual, first, second):
-        """Return the correction, (..., n, d).
-
-        Parameters
-        ----------
-        y : (..., n, d) tensor
-            The noised latents.
-        residual : (..., n, d) tensor
-            Their whitened distance from the mean of the row's evidence.
-        first, second : (..., n, width) tensor
-            Biases of the hidden layers: halves of the context, the first with ``step_bias`` added.
-        """
-        h = nn.functional.silu(self.inputs(torch.cat([y, residual], dim=-1)) + first)
-        return self.output(nn.functional.silu(self.hidden(h) + second))
-
-
 class ContextNetwork(nn.Module):
     """Two hidden layers, and a context of the row that enters as a bias of both.
 
-    The last layer starts at zero.
+    So the context is computed once, however often the network is used. The last layer starts at
+    zero.
 
     Parameters
     ----------
@@ -165,11 +125,46 @@ class ContextNetwork(nn.Module):
         self.hidden = linear(width, width, generator, 2.0**0.5)
         self.output = linear(width, n_outputs, generator, 0.0)
 
-    def forward(self, inputs, context):
-        """Return (..., n, n_outputs) for (..., n, n_inputs) and a context (n, 2 width)."""
-        first, second = context.chunk(2, dim=-1)
+    def forward(self, inputs, first, second):
+        """Return (..., n, n_outputs) for (..., n, n_inputs) and the biases (n, width) of layers."""
         h = nn.functional.silu(self.inputs(inputs) + first)
         return self.output(nn.functional.silu(self.hidden(h) + second))
+
+
+class Denoiser(ContextNetwork):
+    """The correction that the chain learns to the prior's prediction of z at each step.
+
+    The step enters as a learned bias.
+
+    Parameters
+    ----------
+    n_components : int
+        d, the dimension of the latents.
+    n_steps : int
+        T, the number of diffusion steps.
+    width : int
+        Width of the hidden layers; the context has twice this size.
+    generator : torch.Generator
+    """
+
+    def __init__(self, n_components, n_steps, width, generator):
+        super().__init__(2 * n_components, n_components, width, generator)
+        self.width = width
+        self.step_bias = nn.Parameter(torch.zeros(n_steps + 1, width))
+
+    def forward(self, y, residual, first, second):
+        """Return the correction, (..., n, d).
+
+        Parameters
+        ----------
+        y : (..., n, d) tensor
+            The noised latents.
+        residual : (..., n, d) tensor
+            Their whitened distance from the mean of the row's evidence.
+        first, second : (..., n, width) tensor
+            Biases of the hidden layers: halves of the context, the first with ``step_bias`` added.
+        """
+        return super().forward(torch.cat([y, residual], dim=-1), first, second)
 
 
 class MaskedNetwork(nn.Module):

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-# Dreams for each row of a batch. Each costs passes through decoder and encoder, as a row does.
-DREAM_SHARE = 1.0
-
 
 @dataclass
 class BoundTerms:
@@ -137,7 +134,7 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     inputs = model.likelihood.encode(x)
     asleep = sleep_weight > 0.0 and sleep != "off"
     if asleep and sleep == "conditional":
-        z, dreamt = dream(model, max(1, round(DREAM_SHARE * n)), generator)
+        z, dreamt = dream(model, n, generator)
         inputs = torch.cat([inputs, model.likelihood.encode(dreamt)])
     condition = posterior.condition(inputs)
     shape = noise_shape(posterior, n, n_importance_samples)

@@ -106,8 +106,14 @@ class Posterior(nn.Module):
     def condition_on(self, statistics, part=None):
         """Return what the posterior keeps of the encoder's last layer (n, n_statistics).
 
-        ``part`` (n,) is the part of the prior that each row's latent is known to be in.
+        ``part`` (n,) is the part of the prior that each row's latent is known to be in. Mixed
+        precision ends here: a density must be that of the very numbers that are drawn with.
         """
+        if statistics.dtype == torch.bfloat16:
+            statistics = statistics.float()
+        return self._condition(statistics, part)
+
+    def _condition(self, statistics, part):
         raise NotImplementedError
 
     def draw(self, condition, noise):
@@ -153,8 +159,8 @@ class GaussianPosterior(Posterior):
         self.noise_size = self.n_components
         _init_log_variance(self.head, self.n_components)
 
-    def condition_on(self, statistics, part=None):
-        mean, log_variance = _at_least_single(statistics).chunk(2, dim=-1)
+    def _condition(self, statistics, part):
+        mean, log_variance = statistics.chunk(2, dim=-1)
         return mean, 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
 
     def draw(self, condition, noise):
@@ -231,13 +237,13 @@ class DiffusionPosterior(Posterior):
         with torch.no_grad():
             self.head.weight[2 * d : 4 * d] = 0.0
 
-    def condition_on(self, statistics, part=None):
+    def _condition(self, statistics, part):
         """Return what the chain of each row starts from.
 
         Mean and log-std of y_T, m, v, the log of the factor of the last step's spread, the context,
         and the part of the prior that the row's latent is in, where one is given.
         """
-        d, statistics = self.n_components, _at_least_single(statistics)
+        d = self.n_components
         mean, log_variance, log_first, log_last = statistics[..., : 4 * d].chunk(4, dim=-1)
         variance = log_variance.clamp(*LOG_VARIANCE_BOUNDS).exp()
         start, left = self._denoise(mean, variance, part)
@@ -254,7 +260,7 @@ class DiffusionPosterior(Posterior):
             *(() if part is None else (part,)),
         )
 
-    def _denoise(self, u, variance, part):
+    def _denoise(self, u, variance, part=None):
         """Return mean and variance of standardised latents seen through noise, under the prior."""
         moments = self.prior.denoise(self._unstandardise(u), variance * self.scale.square(), part)
         if moments is None:  # as a normal prior of the same mean and variance
@@ -268,10 +274,9 @@ class DiffusionPosterior(Posterior):
 
         In standardised units; ``step`` is a :class:`Step`.
         """
-        mean, context = condition[2], condition[5]
-        part = condition[6] if len(condition) > 6 else None
+        _, _, mean, _, _, context, *part = condition
         residual = y - step.alpha * mean
-        start, left = self._denoise(mean + residual * step.gain, step.variance, part)
+        start, left = self._denoise(mean + residual * step.gain, step.variance, *part)
         second = context[..., self.denoiser.width :]
         correction = self.denoiser(
             y * step.input_scale, residual * step.whitening, step.bias, second
@@ -451,11 +456,6 @@ def _init_log_variance(head, d, value=-3.0):
     with torch.no_grad():
         head.weight[d : 2 * d] *= 0.1
         head.bias[d : 2 * d] = value
-
-
-def _at_least_single(tensor):
-    """Return the tensor in float32 where mixed precision has left it with fewer digits."""
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 def _normal_like(tensor, generator):

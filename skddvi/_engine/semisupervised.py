@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy, kl_div, normalize, silu
 
 from .model import LatentVariableModel
 from .networks import linear
-from .objective import DREAM_SHARE, bound_terms, kl_per_dimension
-from .trainer import CHUNK_ROWS, _Loop
+from .objective import bound_terms, kl_per_dimension
+from .trainer import CHUNK_ROWS, Loop
 
 # Width of the layer through which the posterior is told the class.
 CLASS_WIDTH = 64
@@ -210,7 +210,7 @@ class Labels:
     tolerance: float
 
 
-class ClassLoop(_Loop):
+class ClassLoop(Loop):
     """The training of a :class:`ClassModel`."""
 
     def __init__(self, labels, *args):
@@ -346,11 +346,11 @@ class ClassLoop(_Loop):
 
     @torch.no_grad()
     def dream(self, n_rows):
-        """Return :class:`Dreams`, as many for each row as without classes; for equation (5)."""
+        """Return :class:`Dreams`, as many as rows, for equation (5)."""
         model, generator = self.model, self.generator
-        n_dreams, weights = max(1, round(DREAM_SHARE * n_rows)), model.log_class_weights.exp()
-        classes = torch.multinomial(weights, n_dreams, replacement=True, generator=generator)
-        z = model.prior.sample(n_dreams, generator, part=classes)
+        weights = model.log_class_weights.exp()
+        classes = torch.multinomial(weights, n_rows, replacement=True, generator=generator)
+        z = model.prior.sample(n_rows, generator, part=classes)
         return Dreams(classes, z, model.likelihood.sample(model.decoder(z), generator))
 
     def sleep_loss(self, features, dreams):

@@ -76,7 +76,7 @@ def train(
     on_epoch : callable or None
         Called with the epoch's number and its figures (a dict); a true return value stops.
     make_loop : callable or None
-        Makes the loop in place of :class:`_Loop`, from the same arguments.
+        Makes the loop in place of :class:`Loop`, from the same arguments.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def train(
     TrainingDiverged
         When the objective is not finite in the first epoch, however small the steps.
     """
-    loop = (make_loop or _Loop)(model, rows, schedule, generator, validation_rows)
+    loop = (make_loop or Loop)(model, rows, schedule, generator, validation_rows)
     try:
         loop.run(on_epoch)
     except KeyboardInterrupt:
@@ -106,7 +106,7 @@ def train(
     return dict(loop.history)
 
 
-class _Loop:
+class Loop:
     """The state of one training: optimiser, snapshots and history.
 
     What is minimised, and what is said of the held-out rows, is the business of :meth:`losses` and

@@ -29,7 +29,7 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
         _init_log_variance(self.head, d)
         self.log_spread = nn.Parameter(torch.zeros(self.n_steps + 1, d))
 
-    def condition_on(self, statistics, part=None):
+    def _condition(self, statistics, part):
         """Return q(y_T|x), and what the chain makes of a row when it is told nothing of it."""
         mean, log_variance = statistics.chunk(2, dim=-1)
         log_terminal_std = 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)

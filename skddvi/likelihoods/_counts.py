@@ -21,7 +21,7 @@ class PoissonLikelihood(Likelihood):
 
     Attributes
     ----------
-    library_quantiles : Tensor of shape (101,)
+    size_quantiles : Tensor of shape (101,)
         Percentiles of the library sizes of the training rows. `mean` uses their median, `sample`
         draws from them by linear interpolation.
 
@@ -43,7 +43,7 @@ class PoissonLikelihood(Likelihood):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("library_quantiles", None)
+        self.register_buffer("size_quantiles", None)
 
     def check(self, X):
         """Raise where X is negative, warn where it is not integer; see `Likelihood.check`."""
@@ -71,10 +71,10 @@ class PoissonLikelihood(Likelihood):
             totals.append(block.sum(axis=1))
             sums = sums + block.sum(axis=0)
         library = np.maximum(np.concatenate(totals), 1.0)
-        self.library_quantiles = float32_tensor(
+        self.size_quantiles = float32_tensor(
             np.quantile(library, np.linspace(0, 1, 101)).clip(max=LARGEST)
         )
-        median = float(self.library_quantiles[50])
+        median = float(self.size_quantiles[50])
         mean, std, _, _ = moments(
             np.log1p(block * (median / np.maximum(block.sum(axis=1, keepdims=True), 1.0)))
             for block in blocks(X)
@@ -88,7 +88,7 @@ class PoissonLikelihood(Likelihood):
     def encode(self, x):
         """Standardised log1p of the counts at the median library; see `Likelihood.encode`."""
         library = x.sum(dim=-1, keepdim=True).clamp(min=1)
-        return super().encode(torch.log1p(x * (self.library_quantiles[50] / library)))
+        return super().encode(torch.log1p(x * (self.size_quantiles[50] / library)))
 
     def log_prob(self, x, output):
         """Log-probability given the row total; see `Likelihood.log_prob`."""
@@ -103,7 +103,7 @@ class PoissonLikelihood(Likelihood):
     def mean(self, output, library=None):
         """Return the expected counts; see `Likelihood.mean`."""
         if library is None:
-            library = self.library_quantiles[50]
+            library = self.size_quantiles[50]
         return self._rate(output, library)
 
     @torch.no_grad()
@@ -119,7 +119,7 @@ class PoissonLikelihood(Likelihood):
     def _draw_library(self, output, generator, library):
         if library is not None:
             return library
-        quantiles = self.library_quantiles.to(output.dtype)
+        quantiles = self.size_quantiles.to(output.dtype)
         position = 100 * torch.rand(
             output.shape[:-1], generator=generator, dtype=output.dtype, device=output.device
         )
