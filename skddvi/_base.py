@@ -21,6 +21,7 @@ from ._callbacks import CallbackSupportMixin, epochs
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
 from ._engine.networks import ACTIVATIONS
+from ._engine.rows import as_array
 from ._engine.trainer import Schedule
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
@@ -161,7 +162,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         with config_context(array_api_dispatch=False):
             X = validate_data(
                 self,
-                X,
+                as_array(X),
                 accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
@@ -170,7 +171,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                 reset=reset,
             )
         if X.dtype not in (np.float64, np.float32):
-            X = X.astype(np.float64)
+            X = _as_float(X)
         with warnings.catch_warnings():
             if not reset:
                 # What was said of the training rows need not be said again of every other.
@@ -413,7 +414,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _latents(self, Z):
         with config_context(array_api_dispatch=False):
-            Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
+            Z = check_array(as_array(Z, "Z"), dtype=(np.float64, np.float32), input_name="Z")
         n_components = self.prior_.n_components
         if Z.shape[1] != n_components:
             raise ValueError(
@@ -462,6 +463,17 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             The mean of :meth:`score_samples`.
         """
         return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+
+def _as_float(X):
+    """Return the rows in float64; an object array may hold what is no number."""
+    try:
+        return X.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must hold numbers, found a column that does not ({error}); encode categories and "
+            "dates as numbers first, for example with OneHotEncoder."
+        ) from error
 
 
 def _seed(random_state):

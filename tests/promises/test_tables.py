@@ -181,3 +181,51 @@ def test_promise_10_what_is_no_table_of_numbers(fitted, rows, message):
     for ask in (small().fit, fitted.transform):
         with pytest.raises((TypeError, ValueError), match=message):
             ask(rows)
+
+
+@pytest.mark.parametrize(
+    ("make", "digits"),
+    [
+        (lambda rows: torch.tensor(rows, requires_grad=True), 9),
+        (lambda rows: torch.nn.Parameter(torch.tensor(rows)), 9),
+        (lambda rows: torch.complex(torch.tensor(rows), -torch.tensor(rows)).conj().imag, 9),
+        (lambda rows: torch.tensor(rows, dtype=torch.bfloat16), 1),
+    ],
+    ids=["requires_grad", "parameter", "negative bit", "bfloat16"],
+)
+def test_promise_10_tensors_of_every_kind(fitted, make, digits):
+    latents = fitted.transform(make(X[:5]))
+    np.testing.assert_allclose(latents, fitted.transform(X[:5]), atol=10.0**-digits)
+    np.testing.assert_allclose(
+        fitted.inverse_transform(make(latents)), fitted.inverse_transform(latents), rtol=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rows: torch.tensor(rows).to_sparse(),
+        lambda rows: torch.empty(5, 6, device="meta"),
+        lambda rows: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
+    ],
+    ids=["sparse", "meta", "nested"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_promise_10_tensors_without_an_array(fitted, make):
+    for name, ask in [("X", small().fit), ("X", fitted.transform), ("Z", fitted.inverse_transform)]:
+        with pytest.raises(TypeError, match=f"{name} must be an array or a dense tensor"):
+            ask(make(X[:5]))
+
+
+@pytest.mark.filterwarnings("ignore:.*feature names:UserWarning")
+def test_promise_10_columns_that_hold_no_numbers(fitted):
+    frames = pytest.importorskip("pandas")
+    for column in (
+        frames.Categorical(list("abab")),
+        frames.date_range("2020", periods=4, tz="UTC"),
+        frames.period_range("2020", periods=4, freq="D"),
+    ):
+        frame = frames.DataFrame(X[:4]).assign(**{"5": column}).set_axis(range(7), axis=1)
+        for ask in (small().fit, lambda rows: fitted.transform(rows[[1, 2, 3, 4, 5, 6]])):
+            with pytest.raises(ValueError, match=r"X must hold numbers, .*OneHotEncoder"):
+                ask(frame)
