@@ -292,7 +292,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             likelihood.fit(X),
             schedule,
             hidden_layer_sizes=_hidden_layer_sizes(self.hidden_layer_sizes, X.shape[0]),
-            denoiser_width=self.denoiser_width,
+            denoiser_width=int(self.denoiser_width),
             activation=self.activation,
             device=self.device,
             seed=seed,
@@ -308,7 +308,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = int(np.clip(n_rows // AUTO_BATCHES, *AUTO_BATCH_BOUNDS))
-        batch_size = min(batch_size, n_rows)
+        batch_size = min(int(batch_size), n_rows)  # of numpy's integers torch takes no size
         max_iter = self.max_iter
         if max_iter == "auto":
             n_batches = math.ceil(n_rows / batch_size)
@@ -480,7 +480,13 @@ def _seed(random_state):
     """Return a seed; None gives a fresh one, and leaves numpy's global generator alone."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    try:
+        return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    except ValueError:
+        raise ValueError(
+            "random_state must be None, an integer in 0..2**32 - 1 or a RandomState, found "
+            f"{random_state!r}."
+        ) from None
 
 
 def _joined(before, after):
@@ -498,7 +504,10 @@ def _hidden_layer_sizes(sizes, n_rows):
     """Return the widths as a tuple of int, an integer standing for one layer."""
     if isinstance(sizes, str):
         return AUTO_LAYERS[n_rows > AUTO_LAYERS_ROWS]
-    sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        sizes = (sizes,)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers of at least 1, found {sizes!r}.")
     return tuple(int(size) for size in sizes)

@@ -29,6 +29,8 @@ from skddvi.regularizers import NeighborhoodPreservation
         ({"regularizer": NeighborhoodPreservation(100)}, "n_neighbors must be in 1..79 .* 100"),
         ({"hidden_layer_sizes": (16, 0)}, r"hidden_layer_sizes .* at least 1, found \(16, 0\)"),
         ({"hidden_layer_sizes": (16, 2.5)}, r"hidden_layer_sizes .* found \(16, 2.5\)"),
+        ({"hidden_layer_sizes": [8, [8]]}, r"hidden_layer_sizes .* found \(8, \[8\]\)"),
+        ({"hidden_layer_sizes": np.array(8)}, r"hidden_layer_sizes .* found \(array\(8\),\)"),
     ],
     ids=str,
 )
@@ -98,6 +100,36 @@ def test_promise_14_bad_parameters(name, value):
 
 def test_promise_14_every_parameter_has_a_bad_value_here():
     assert {name for name, _ in BAD} == set(DDVAETransformer().get_params())
+
+
+@pytest.mark.parametrize(
+    "random_state", [-1, 2**62, "seed", 1.5, np.random.default_rng(0)], ids=str
+)
+def test_promise_14_seeds_that_are_none(each, random_state):
+    for draw in (each.sample, lambda **seed: each.sample_posterior(X[:3], **seed)):
+        with pytest.raises(
+            ValueError, match=r"random_state must be None, an integer in 0\.\.2\*\*32"
+        ):
+            draw(random_state=random_state)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"batch_size": np.int64(9), "denoiser_width": np.int32(8), "max_iter": np.int16(4)},
+        {"n_components": np.int64(2), "n_diffusion_steps": np.uint8(3), "n_iter_no_change": True},
+        {"hidden_layer_sizes": np.int64(16), "verbose": False, "early_stopping": np.bool_(False)},
+        {"learning_rate_init": np.float32(2e-3), "kl_weight": 1, "sleep_weight": np.int64(2)},
+    ],
+    ids=str,
+)
+def test_promise_14_numbers_of_numpy(params):
+    plain = {
+        name: value.item() if hasattr(value, "item") else value for name, value in params.items()
+    }
+    found, wanted = small(**params).fit(X), small(**plain).fit(X)
+    np.testing.assert_allclose(found.transform(X), wanted.transform(X), atol=1e-6)
+    assert small(batch_size=True, denoiser_width=True).fit(X[:5]).n_iter_ == 4
 
 
 @pytest.mark.parametrize("method", ["inverse_transform", "sample", *ASK])
