@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from _models import X, make_rows, small
+import torch
+from _models import ESTIMATORS, X, fit, make_rows, small
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -68,6 +69,23 @@ def test_ask_training_survives_a_learning_rate_that_is_too_high():
         model = small(learning_rate_init=10.0, max_iter=20).fit(X)
     assert np.isfinite(model.loss_curve_).all()
     assert np.isfinite(model.transform(X)).all()
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+@pytest.mark.parametrize("rate", [1e30, 1e300])
+def test_ask_no_nan_after_the_last_step(kind, rate):
+    # One step so long that it leaves weights with which nothing is finite, and no further loss.
+    with pytest.warns(RuntimeWarning), pytest.raises(FloatingPointError, match="lower learning"):
+        fit(small(kind, learning_rate_init=rate, max_iter=1), X)
+
+
+@pytest.mark.parametrize("returned", [None, 1.0, np.float64(1.0), "z", torch.ones(2)], ids=str)
+def test_ask_no_nan_a_regularizer_returns_one_number(returned):
+    def spread(z, rows):
+        return returned
+
+    with pytest.raises(TypeError, match=r"regularizer 'spread' must return a tensor .* found"):
+        small(regularizer=spread).fit(X)
 
 
 def test_ask_interrupt_keeps_the_work():
