@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from ._callbacks import CallbackSupportMixin, epochs
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
+from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
 from ._engine.rows import as_array
 from ._engine.trainer import Schedule
@@ -199,6 +200,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------- fit
 
+    @tells_of_memory(
+        "training on",
+        "lower batch_size, hidden_layer_sizes, denoiser_width, n_components or n_diffusion_steps, "
+        "train on fewer rows, or give X as float32 or, where most of it is 0, as a sparse matrix",
+    )
     def _fit(self, X, X_val, labels=None, labels_val=None):
         """Validate, build or take over the engine, train it, and keep what it says.
 
@@ -364,6 +370,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self._engine.model.likelihood
 
+    @tells_of_memory("reading", "give fewer rows at a time, or float32")
     def _rows(self, X):
         """Return new rows, checked against those of the fit."""
         check_is_fitted(self)
