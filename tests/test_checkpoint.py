@@ -167,6 +167,17 @@ def test_a_callback_that_stops_leaves_the_rest_to_the_next_fit(n_epochs, tmp_pat
     assert seen.n_left == 100 - (2 * 5 - n_epochs)
 
 
+def test_the_count_of_early_stopping_goes_on(tmp_path, monkeypatch):
+    params = {"early_stopping": True, "n_iter_no_change": 3, "tol": 1e9}
+    plain = small(**params).fit(X, X_val=X_VAL)
+    assert plain.n_iter_ == 4
+    model = small(**params, checkpoint=tmp_path / "fit.ckpt")
+    clone(model).set_callbacks(Stop(2)).fit(X, X_val=X_VAL)
+    assert everything(clone(model).fit(X, X_val=X_VAL)) == everything(plain)
+    monkeypatch.setattr(trainer.Loop, "train_epoch", None)  # it is over, and nothing is trained
+    assert everything(clone(model).fit(X, X_val=X_VAL)) == everything(plain)
+
+
 def test_callbacks_see_the_whole_history(tmp_path):
     class Log(Stop):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
