@@ -23,7 +23,9 @@ from ._callbacks import CallbackSupportMixin, epochs
 from ._checkpoint import Checkpoint, identity
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
+from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
+from ._engine.rows import as_array
 from ._engine.trainer import Schedule
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
@@ -166,7 +168,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         with config_context(array_api_dispatch=False):
             X = validate_data(
                 self,
-                X,
+                as_array(X),
                 accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
@@ -175,7 +177,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                 reset=reset,
             )
         if X.dtype not in (np.float64, np.float32):
-            X = X.astype(np.float64)
+            X = _as_float(X)
         with warnings.catch_warnings():
             if not reset:
                 # What was said of the training rows need not be said again of every other.
@@ -203,6 +205,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------- fit
 
+    @tells_of_memory(
+        "training on",
+        "lower batch_size, hidden_layer_sizes, denoiser_width, n_components or n_diffusion_steps, "
+        "train on fewer rows, or give X as float32 or, where most of it is 0, as a sparse matrix",
+    )
     def _fit(self, X, X_val, labels=None, labels_val=None):
         """Validate, build or take over the engine, train it, and keep what it says.
 
@@ -306,7 +313,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             likelihood.fit(X),
             schedule,
             hidden_layer_sizes=_hidden_layer_sizes(self.hidden_layer_sizes, X.shape[0]),
-            denoiser_width=self.denoiser_width,
+            denoiser_width=int(self.denoiser_width),
             activation=self.activation,
             device=self.device,
             seed=seed,
@@ -322,7 +329,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = int(np.clip(n_rows // AUTO_BATCHES, *AUTO_BATCH_BOUNDS))
-        batch_size = min(batch_size, n_rows)
+        batch_size = min(int(batch_size), n_rows)  # of numpy's integers torch takes no size
         max_iter = self.max_iter
         if max_iter == "auto":
             n_batches = math.ceil(n_rows / batch_size)
@@ -378,6 +385,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self._engine.model.likelihood
 
+    @tells_of_memory("reading", "give fewer rows at a time, or float32")
     def _rows(self, X):
         """Return new rows, checked against those of the fit."""
         check_is_fitted(self)
@@ -428,7 +436,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _latents(self, Z):
         with config_context(array_api_dispatch=False):
-            Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
+            Z = check_array(as_array(Z, "Z"), dtype=(np.float64, np.float32), input_name="Z")
         n_components = self.prior_.n_components
         if Z.shape[1] != n_components:
             raise ValueError(
@@ -479,11 +487,28 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         return float(np.mean(self.score_samples(X), dtype=np.float64))
 
 
+def _as_float(X):
+    """Return the rows in float64; an object array may hold what is no number."""
+    try:
+        return X.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must hold numbers, found a column that does not ({error}); encode categories and "
+            "dates as numbers first, for example with OneHotEncoder."
+        ) from error
+
+
 def _seed(random_state):
     """Return a seed; None gives a fresh one, and leaves numpy's global generator alone."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    try:
+        return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    except ValueError:
+        raise ValueError(
+            "random_state must be None, an integer in 0..2**32 - 1 or a RandomState, found "
+            f"{random_state!r}."
+        ) from None
 
 
 def _joined(before, after):
@@ -501,7 +526,10 @@ def _hidden_layer_sizes(sizes, n_rows):
     """Return the widths as a tuple of int, an integer standing for one layer."""
     if isinstance(sizes, str):
         return AUTO_LAYERS[n_rows > AUTO_LAYERS_ROWS]
-    sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        sizes = (sizes,)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers of at least 1, found {sizes!r}.")
     return tuple(int(size) for size in sizes)

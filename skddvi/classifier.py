@@ -363,6 +363,8 @@ class DDVAEClassifier(
             other, or ``warm_start=True`` and the model would have another build.
         RuntimeError
             When ``device`` is not there.
+        MemoryError
+            When memory runs out; the message says for what, and what to lower.
         FloatingPointError
             When the objective is not finite in the first epoch, however small the steps. After a
             complete epoch training goes back to it and warns instead.
@@ -520,18 +522,14 @@ class DDVAEClassifier(
 
     def _codes_of(self, y, n_samples):
         """Return the class codes of labels to sample, (n_samples,)."""
-        y = np.asarray(y)
-        if y.shape not in ((), (n_samples,)):
+        if isinstance(y, str) or getattr(y, "ndim", None) == 0 or not hasattr(y, "__len__"):
+            y = [y] * n_samples
+        codes, _ = encode_labels(y, None, self.classes_)
+        if len(codes) != n_samples:
             raise ValueError(
-                f"y must be one label or n_samples={n_samples} of them, found shape {y.shape}."
+                f"y must be one label or n_samples={n_samples} of them, found {len(codes)}."
             )
-        y = np.broadcast_to(y, (n_samples,))
-        unknown = y[~np.isin(y, self.classes_)]
-        if len(unknown):
-            raise ValueError(
-                f"y must hold labels out of {self.classes_.tolist()}, found {unknown[0]!r}."
-            )
-        return np.searchsorted(self.classes_, y)
+        return codes
 
     def _make_prior(self):
         n_classes, n_components = len(self.classes_), self.n_components

@@ -371,6 +371,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             another build.
         RuntimeError
             When ``device`` is not there.
+        MemoryError
+            When memory runs out; the message says for what, and what to lower.
         FloatingPointError
             When the objective is not finite in the first epoch, however small the steps.
         """

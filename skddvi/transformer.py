@@ -290,6 +290,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
             or ``warm_start=True`` and the model would have another build.
         RuntimeError
             When ``device`` is not there.
+        MemoryError
+            When memory runs out; the message says for what, and what to lower.
         FloatingPointError
             When the objective is not finite in the first epoch, however small the steps. After a
             complete epoch training goes back to it and warns instead.

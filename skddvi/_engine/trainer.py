@@ -154,6 +154,8 @@ class Loop:
         while self.epoch < self.schedule.max_iter and not self.converged:
             try:
                 figures = self.train_epoch()
+                if self.epoch + 1 == self.schedule.max_iter:
+                    self.check_last_step()
             except _NotFiniteError as error:
                 if not self.recover(error.term):
                     return True
@@ -178,7 +180,11 @@ class Loop:
         device = self.generator.device
         order = torch.randperm(len(self.rows), generator=self.generator, device=device).cpu()
         for indices in order.split(self.schedule.batch_size):
-            figures = self.train_batch(indices)
+            try:
+                figures = self.train_batch(indices)
+            except RuntimeError:  # torch draws nothing from a mixture of weights that are NaN
+                self.check_weights()
+                raise
             for name, value in figures.items():
                 totals[name] = totals[name] + value * (len(indices) / len(self.rows))
         return {name: _plain(value) for name, value in totals.items()}
@@ -194,6 +200,11 @@ class Loop:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
         for name, weight, regularizer in self.regularizers:
             penalty = regularizer(z, indices)
+            if not torch.is_tensor(penalty) or penalty.ndim:
+                raise TypeError(
+                    f"regularizer {name!r} must return a tensor with one number, as z.mean() does, "
+                    f"found {penalty!r:.100}."
+                )
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
         figures["loss"] = loss.detach()
@@ -219,11 +230,22 @@ class Loop:
         # Of several draws a row the first stands for it.
         return loss, figures, terms.z if terms.z.ndim == 2 else terms.z[0]
 
+    def check_last_step(self):
+        """Raise where the loss after the last step is not finite: no further step would tell."""
+        self.check_weights()
+        state = self.generator.get_state()
+        indices = torch.arange(min(len(self.rows), self.schedule.batch_size))
+        _, figures, _ = self.losses(self.rows.batch(indices), indices, self.schedule.kl_weight)
+        self.generator.set_state(state)
+        _check_finite(figures)
+
+    def check_weights(self):
+        """Raise where a step has left weights that are not finite."""
+        _check_finite({"weights": torch.stack([p.sum() for p in self.optimizer.parameters])})
+
     def update(self, loss, figures):
         """Take one step of the optimiser, unless the loss or its gradient is not finite."""
-        for name, value in figures.items():
-            if not torch.isfinite(value).all():
-                raise _NotFiniteError(name)
+        _check_finite(figures)
         # An interruption may have left gradients behind, to which these would be added.
         for parameter in self.optimizer.parameters:
             parameter.grad = None
@@ -349,6 +371,12 @@ class Loop:
             if seen.numel():
                 low, high = min(low, seen.min().item()), max(high, seen.max().item())
         return f"[{low:g}, {high:g}]"
+
+
+def _check_finite(figures):
+    for name, value in figures.items():
+        if not torch.isfinite(value).all():
+            raise _NotFiniteError(name)
 
 
 def _plain(value):
