@@ -137,6 +137,11 @@ class DDVAEClassifier(
         Whether another call of :meth:`fit` goes on from the fitted model, with ``max_iter`` further
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
+    checkpoint : str or path-like, default=None
+        A file that :meth:`fit` keeps its state in, so that a fit that was interrupted, by Ctrl-C, a
+        callback or the end of the process, goes on from there when it is called again with the same
+        parameters and rows, to the same model. Or a folder that exists, in which each fit has a
+        file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
         precision. What is asked of the fitted model is computed in the dtype of the rows.
@@ -282,6 +287,7 @@ class DDVAEClassifier(
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -313,6 +319,7 @@ class DDVAEClassifier(
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state

@@ -490,7 +490,7 @@ def test_pickle_in_a_new_process(fitted, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), fitted.predict_proba(X))
 
 
-def test_pipeline_and_grid_search():
+def test_ask_n_jobs_pipeline_and_grid_search():
     X, y = make_rows(60)
     pipeline = make_pipeline(
         StandardScaler(), PCA(n_components=4), small(max_iter=40, batch_size=10)

@@ -126,8 +126,8 @@ class Engine:
         self.device = resolve_device(device)
         self.model.to(self.device)
 
-    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None):
-        """Train on the rows of X and return the history, a dict of lists."""
+    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None, checkpoint=None):
+        """Train on the rows of X and return the history, a dict of lists; see :func:`train`."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
         generator = self.generator
         if self.device.type != "cpu":
@@ -141,6 +141,7 @@ class Engine:
             validation_rows=validation_rows,
             on_epoch=on_epoch,
             make_loop=make_loop,
+            checkpoint=checkpoint,
         )
 
     def embed(self, X):

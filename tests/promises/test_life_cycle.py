@@ -78,6 +78,8 @@ BAD = [
     ("validation_fraction", 1.0),
     ("n_iter_no_change", 0),
     ("warm_start", "yes"),
+    ("checkpoint", 3),
+    ("checkpoint", True),
     ("precision", "float16"),
     ("device", 0),
     ("random_state", "seed"),
