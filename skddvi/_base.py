@@ -2,9 +2,11 @@
 
 import copy
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -18,9 +20,12 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ._callbacks import CallbackSupportMixin, epochs
+from ._checkpoint import Checkpoint, identity
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
+from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
+from ._engine.rows import as_array
 from ._engine.trainer import Schedule
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
@@ -88,9 +93,10 @@ class FitTask(NamedTuple):
     X: object  # ndarray or CSR matrix of the training rows
     X_val: object  # the same of held-out rows, or None
     schedule: Schedule  # of one training through all epochs
-    watch: Callable  # makes an engine's on_epoch of the engine and a report
+    watch: Callable  # makes an engine's on_epoch of the engine, a report and a history so far
     labels: object = None  # codes of the training rows' classes, where the estimator has any
     labels_val: object = None
+    checkpoint: Checkpoint | None = None
 
 
 class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
@@ -125,6 +131,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "checkpoint": [None, str, os.PathLike],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str],
         "random_state": ["random_state"],
@@ -161,7 +168,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         with config_context(array_api_dispatch=False):
             X = validate_data(
                 self,
-                X,
+                as_array(X),
                 accept_sparse=self._accept_sparse,
                 dtype="numeric",  # unlike a list of dtypes, this refuses strings
                 order="C",
@@ -170,7 +177,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                 reset=reset,
             )
         if X.dtype not in (np.float64, np.float32):
-            X = X.astype(np.float64)
+            X = _as_float(X)
         with warnings.catch_warnings():
             if not reset:
                 # What was said of the training rows need not be said again of every other.
@@ -198,6 +205,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------- fit
 
+    @tells_of_memory(
+        "training on",
+        "lower batch_size, hidden_layer_sizes, denoiser_width, n_components or n_diffusion_steps, "
+        "train on fewer rows, or give X as float32 or, where most of it is 0, as a sparse matrix",
+    )
     def _fit(self, X, X_val, labels=None, labels_val=None):
         """Validate, build or take over the engine, train it, and keep what it says.
 
@@ -213,15 +225,22 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         if X_val is not None:
             X_val = self._validate(X_val, likelihood)
             check_consistent_length(X_val, labels_val)
-        else:
+        checkpoint = None
+        if self.checkpoint is not None:
+            given = {"X": X, "y": labels, "X_val": X_val, "y_val": labels_val}
+            start = self._engine if continued else None
+            checkpoint = Checkpoint(self.checkpoint, identity(self, given, seed, start), seed)
+            seed = checkpoint.seed
+        if X_val is None:
             rows, held_out = self._split(X.shape[0], seed, labels)
             if held_out is not None:
                 X, X_val = X[rows], X[held_out]
                 if labels is not None:
                     labels, labels_val = labels[rows], labels[held_out]
         schedule = self._schedule(X, X_val)
-        with epochs(self, X, self._n_trainings() * schedule.max_iter) as watch:
-            task = FitTask(X, X_val, schedule, watch, labels, labels_val)
+        n_epochs = self._n_trainings() * schedule.max_iter
+        with epochs(self, X, n_epochs) as watch, checkpoint or nullcontext():
+            task = FitTask(X, X_val, schedule, watch, labels, labels_val, checkpoint)
             if continued:
                 engine, history = self._fit_further(task)
             else:
@@ -259,12 +278,15 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _train(self, engine, task, schedule, stage=""):
         """Train an engine as the schedule says and return the history."""
+        training = task.checkpoint and task.checkpoint.training()
+        history = training.history if training else {}
         return engine.fit(
             task.X,
             schedule,
             X_val=task.X_val,
-            on_epoch=task.watch(engine, self._on_epoch(schedule, stage)),
+            on_epoch=task.watch(engine, self._on_epoch(schedule, stage), history),
             make_loop=self._loop_maker(engine, task),
+            checkpoint=training,
         )
 
     def _loop_maker(self, engine, task):
@@ -291,7 +313,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             likelihood.fit(X),
             schedule,
             hidden_layer_sizes=_hidden_layer_sizes(self.hidden_layer_sizes, X.shape[0]),
-            denoiser_width=self.denoiser_width,
+            denoiser_width=int(self.denoiser_width),
             activation=self.activation,
             device=self.device,
             seed=seed,
@@ -307,7 +329,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = int(np.clip(n_rows // AUTO_BATCHES, *AUTO_BATCH_BOUNDS))
-        batch_size = min(batch_size, n_rows)
+        batch_size = min(int(batch_size), n_rows)  # of numpy's integers torch takes no size
         max_iter = self.max_iter
         if max_iter == "auto":
             n_batches = math.ceil(n_rows / batch_size)
@@ -363,6 +385,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self._engine.model.likelihood
 
+    @tells_of_memory("reading", "give fewer rows at a time, or float32")
     def _rows(self, X):
         """Return new rows, checked against those of the fit."""
         check_is_fitted(self)
@@ -413,7 +436,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _latents(self, Z):
         with config_context(array_api_dispatch=False):
-            Z = check_array(Z, dtype=(np.float64, np.float32), input_name="Z")
+            Z = check_array(as_array(Z, "Z"), dtype=(np.float64, np.float32), input_name="Z")
         n_components = self.prior_.n_components
         if Z.shape[1] != n_components:
             raise ValueError(
@@ -464,11 +487,28 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         return float(np.mean(self.score_samples(X), dtype=np.float64))
 
 
+def _as_float(X):
+    """Return the rows in float64; an object array may hold what is no number."""
+    try:
+        return X.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must hold numbers, found a column that does not ({error}); encode categories and "
+            "dates as numbers first, for example with OneHotEncoder."
+        ) from error
+
+
 def _seed(random_state):
     """Return a seed; None gives a fresh one, and leaves numpy's global generator alone."""
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    try:
+        return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    except ValueError:
+        raise ValueError(
+            "random_state must be None, an integer in 0..2**32 - 1 or a RandomState, found "
+            f"{random_state!r}."
+        ) from None
 
 
 def _joined(before, after):
@@ -486,7 +526,10 @@ def _hidden_layer_sizes(sizes, n_rows):
     """Return the widths as a tuple of int, an integer standing for one layer."""
     if isinstance(sizes, str):
         return AUTO_LAYERS[n_rows > AUTO_LAYERS_ROWS]
-    sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        sizes = (sizes,)
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers of at least 1, found {sizes!r}.")
     return tuple(int(size) for size in sizes)

@@ -65,7 +65,8 @@ def read(path):
     ValueError
         When the file is another's, or not as it was written.
     """
-    with open(path, "rb") as file:
+    # An integer would be an open file's number, standard input's perhaps.
+    with open(os.fspath(path), "rb") as file:
         data = file.read(_DIGEST.stop)
         if data[_LENGTH_SIZE : _DIGEST.start] != _START:
             raise ValueError(

@@ -1,9 +1,12 @@
 """Labels of which some are missing: which rows have one, and what the classes are."""
 
+from collections.abc import Hashable
+
 import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from ._engine.rows import as_array
 from ._warn import warn
 
 # Code of a row without a label, in whatever way y says so.
@@ -32,7 +35,9 @@ def encode_labels(y, unlabeled, classes=None, name="y"):
     """
     if hasattr(getattr(y, "dtype", None), "na_value"):  # of pandas: numbers beside its own NA
         y = y.to_numpy(dtype=object)
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(as_array(y, name), warn=True)
+    if y.dtype.kind == "V":
+        raise ValueError(f"{name} must hold one label a row, found records of {y.dtype}.")
     mask = _is_unlabelled(y, unlabeled, classes, name)
     values = _of_one_kind(y[~mask], name)
     if len(values):
@@ -57,9 +62,14 @@ def _is_unlabelled(y, unlabeled, classes, name):
     if unlabeled is None:
         return np.zeros(len(y), dtype=bool)
     if not isinstance(unlabeled, str) or unlabeled != "auto":
+        if np.ndim(unlabeled) or not isinstance(unlabeled, Hashable):
+            raise ValueError(f"unlabeled must be 'auto', None or a scalar, found {unlabeled!r}.")
+        missing = _missing(y)
         if _is_missing(unlabeled):
-            return _missing(y)
-        return np.array([bool(value == unlabeled) for value in y.tolist()], dtype=bool)
+            return missing
+        mask = ~missing
+        mask[mask] = [bool(value == unlabeled) for value in y[mask].tolist()]
+        return mask
     if y.dtype.kind == "O":
         missing = _missing(y)
         if missing.any():
@@ -102,6 +112,12 @@ def _of_one_kind(values, name):
     """Return values with the numbers of an object array as numbers, strings as they were."""
     if values.dtype.kind != "O":
         return values
+    n_missing = np.count_nonzero(_missing(values))
+    if n_missing:
+        raise ValueError(
+            f"{name} holds {n_missing} missing labels (None, NaN or NA), which the parameter "
+            "unlabeled does not name; pass unlabeled='auto', or one mark for all of these rows."
+        )
     kinds = sorted({type(value).__name__ for value in values})
     n_strings = sum(isinstance(value, str) for value in values)
     if n_strings == len(values):
@@ -113,7 +129,8 @@ def _of_one_kind(values, name):
 
 def _check_classes(classes, n_rows, first, unlabeled):
     if len(classes) == 0 and n_rows:
-        label = first.tolist()[0] if unlabeled == "auto" else unlabeled
+        auto = isinstance(unlabeled, str) and unlabeled == "auto"
+        label = first.tolist()[0] if auto else unlabeled
         raise ValueError(
             f"no labelled sample: every y equals unlabeled={label!r}; label some rows of at least "
             "two classes, or use DDVAETransformer, which needs no labels."

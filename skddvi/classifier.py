@@ -137,6 +137,11 @@ class DDVAEClassifier(
         Whether another call of :meth:`fit` goes on from the fitted model, with ``max_iter`` further
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
+    checkpoint : str or path-like, default=None
+        A file that :meth:`fit` keeps its state in, so that a fit that was interrupted, by Ctrl-C, a
+        callback or the end of the process, goes on from there when it is called again with the same
+        parameters and rows, to the same model. Or a folder that exists, in which each fit has a
+        file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
         precision. What is asked of the fitted model is computed in the dtype of the rows.
@@ -282,6 +287,7 @@ class DDVAEClassifier(
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -313,6 +319,7 @@ class DDVAEClassifier(
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -356,6 +363,8 @@ class DDVAEClassifier(
             other, or ``warm_start=True`` and the model would have another build.
         RuntimeError
             When ``device`` is not there.
+        MemoryError
+            When memory runs out; the message says for what, and what to lower.
         FloatingPointError
             When the objective is not finite in the first epoch, however small the steps. After a
             complete epoch training goes back to it and warns instead.
@@ -513,18 +522,14 @@ class DDVAEClassifier(
 
     def _codes_of(self, y, n_samples):
         """Return the class codes of labels to sample, (n_samples,)."""
-        y = np.asarray(y)
-        if y.shape not in ((), (n_samples,)):
+        if isinstance(y, str) or getattr(y, "ndim", None) == 0 or not hasattr(y, "__len__"):
+            y = [y] * n_samples
+        codes, _ = encode_labels(y, None, self.classes_)
+        if len(codes) != n_samples:
             raise ValueError(
-                f"y must be one label or n_samples={n_samples} of them, found shape {y.shape}."
+                f"y must be one label or n_samples={n_samples} of them, found {len(codes)}."
             )
-        y = np.broadcast_to(y, (n_samples,))
-        unknown = y[~np.isin(y, self.classes_)]
-        if len(unknown):
-            raise ValueError(
-                f"y must hold labels out of {self.classes_.tolist()}, found {unknown[0]!r}."
-            )
-        return np.searchsorted(self.classes_, y)
+        return codes
 
     def _make_prior(self):
         n_classes, n_components = len(self.classes_), self.n_components

@@ -112,9 +112,12 @@ class MixturePrior(Prior):
 
         Returns
         -------
-        weights : ndarray of shape (n_clusters,)
-        centers, scales : ndarray of shape (n_clusters, n_components)
-            Means and standard deviations, float64.
+        weights : ndarray of shape (n_parts,)
+            They sum to one.
+        centers : ndarray of shape (n_parts, n_components)
+            Means.
+        scales : ndarray of shape (n_parts, n_components)
+            Standard deviations. All three are float64.
         """
         tensors = self.part_weights, self.centers, self.scales
         return tuple(tensor.detach().double().cpu().numpy() for tensor in tensors)

@@ -8,7 +8,8 @@ they hold when they are opened.
 
 from sklearn.utils.validation import check_is_fitted
 
-from . import __version__, baselines, likelihoods, noising, priors, regularizers
+from . import __version__, baselines
+from ._building_blocks import BUILDING_BLOCKS
 from ._codec import Decoder, Encoder
 from ._container import read, understood, write
 from ._engine.class_engine import ClassEngine
@@ -17,7 +18,6 @@ from ._engine.engine import Engine
 from ._warn import warn
 from .classifier import DDVAEClassifier
 from .clusterer import DDVAEClusterer
-from .mixture_prior import MixturePrior
 from .transformer import DDVAETransformer
 
 __all__ = ["load", "save"]
@@ -30,27 +30,6 @@ ESTIMATORS = {
     "DDVAEClusterer": (DDVAEClusterer, Engine),
     "DDVAEClassifier": (DDVAEClassifier, ClassEngine),
     **{name: (getattr(baselines, name), Engine) for name in baselines.__all__},
-}
-# Classes whose constructor takes what they have as attributes; of modules, the tensors as well.
-BUILDING_BLOCKS = {
-    cls.__name__: cls
-    for cls in (
-        priors.NormalPrior,
-        priors.GaussianMixturePrior,
-        priors.PinwheelPrior,
-        priors.SwissRollPrior,
-        priors.SquarePrior,
-        priors.EmpiricalPrior,
-        MixturePrior,
-        likelihoods.GaussianLikelihood,
-        likelihoods.BernoulliLikelihood,
-        likelihoods.BinomialLikelihood,
-        likelihoods.PoissonLikelihood,
-        likelihoods.NegativeBinomialLikelihood,
-        noising.VariancePreserving,
-        noising.VarianceExploding,
-        regularizers.NeighborhoodPreservation,
-    )
 }
 # The engine is saved apart, and callbacks are code.
 NOT_SAVED = ("_engine", "_skl_callbacks")

@@ -86,6 +86,11 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Whether another call of :meth:`fit` goes on from the fitted model, with ``max_iter`` further
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
+    checkpoint : str or path-like, default=None
+        A file that :meth:`fit` keeps its state in, so that a fit that was interrupted, by Ctrl-C, a
+        callback or the end of the process, goes on from there when it is called again with the same
+        parameters and rows, to the same model. Or a folder that exists, in which each fit has a
+        file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
         "bfloat16" from 128 features on where the device has instructions for it, else "float32".
@@ -221,6 +226,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -247,6 +253,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -283,6 +290,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
             or ``warm_start=True`` and the model would have another build.
         RuntimeError
             When ``device`` is not there.
+        MemoryError
+            When memory runs out; the message says for what, and what to lower.
         FloatingPointError
             When the objective is not finite in the first epoch, however small the steps. After a
             complete epoch training goes back to it and warns instead.

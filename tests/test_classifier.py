@@ -263,8 +263,10 @@ def test_sample_of_a_class_is_classified_as_it(fitted):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"y": 7}, r"y must hold labels out of \[0, 1, 2\], found .*7"),
-        ({"y": [0, 1]}, r"n_samples=3 of them, found shape \(2,\)"),
+        ({"y": 7}, r"y holds labels .* have not: \[7\]; the classes are \[0, 1, 2\]"),
+        ({"y": [0, 1]}, "n_samples=3 of them, found 2"),
+        ({"y": [0, None, 1]}, "y holds 1 missing labels"),
+        ({"y": [[0], [0, 1], [0]]}, "inhomogeneous"),
         (
             {"guidance_scale": -1.0},
             "guidance_scale must be a finite number of at least 0, found -1",
@@ -488,7 +490,7 @@ def test_pickle_in_a_new_process(fitted, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), fitted.predict_proba(X))
 
 
-def test_pipeline_and_grid_search():
+def test_ask_n_jobs_pipeline_and_grid_search():
     X, y = make_rows(60)
     pipeline = make_pipeline(
         StandardScaler(), PCA(n_components=4), small(max_iter=40, batch_size=10)
@@ -597,6 +599,28 @@ def test_promise_12_what_stands_for_no_label(y, unlabeled, classes, mask):
     np.testing.assert_array_equal(codes == UNLABELLED, np.array(mask, dtype=bool))
 
 
+@pytest.mark.parametrize(
+    ("y", "unlabeled"),
+    [
+        ([0, 1, None, 1], None),
+        ([0, 1, None, -1], -1),
+        (["a", "b", None, "?"], "?"),
+        (pd.Series([0, 1, pd.NA, 1], dtype="Int64"), -1),
+        (pd.Series(["a", "b", None, "?"], dtype="string"), "?"),
+    ],
+)
+def test_promise_12_missing_labels_beside_the_mark(y, unlabeled):
+    with pytest.raises(ValueError, match=r"y holds 1 missing labels .* unlabeled does not name"):
+        encode_labels(y, unlabeled)
+
+
+@pytest.mark.parametrize("unlabeled", [[-1], np.array([-1, 0]), {}, pd.Series([-1])])
+def test_promise_12_the_mark_is_a_scalar(unlabeled):
+    X, y = make_rows(6)
+    with pytest.raises(ValueError, match="unlabeled must be 'auto', None or a scalar, found"):
+        small(unlabeled=unlabeled).fit(X, y)
+
+
 def test_promise_12_minus_one_and_plus_one_are_two_classes():
     X, y = make_rows(30)
     y = np.where(y == 0, 1, -1)
@@ -625,6 +649,7 @@ def test_promise_12_strings_with_a_mark():
         (np.array(["a", 1, "b", 2], dtype=object), "one kind, found int and str"),
         ([[0, 1], [1, 0], [0, 0], [1, 1]], "1d array"),
         (None, "requires y to be passed"),
+        (np.zeros(4, dtype="V4"), "one label a row, found records"),
     ],
 )
 def test_labels_that_cannot_be(y, message):

@@ -851,7 +851,7 @@ def tensors_in(value, seen=None):
         yield from tensors_in(vars(value), seen)
 
 
-def test_pickle_holds_no_training_rows():
+def test_ask_memory_pickle_holds_no_training_rows():
     few, many = (small(max_iter=1, batch_size=10**4).fit(make_rows(n)) for n in (50, 5000))
     sizes = [len(pickle.dumps(model)) for model in (few, many)]
     assert sizes[1] < 1.02 * sizes[0]
@@ -867,7 +867,7 @@ def test_pickled_model_goes_on_alike():
     assert_same_model(restored.fit(X), model.fit(X))
 
 
-def test_pickle_of_a_model_elsewhere_is_one_for_the_cpu(fitted):
+def test_promise_15_pickle_of_a_model_elsewhere_is_one_for_the_cpu(fitted):
     model = copy.deepcopy(fitted)
     model._engine.device = torch.device("cuda")  # no tensor is there: the name alone is tested
     restored = pickle.loads(pickle.dumps(model))
@@ -945,7 +945,7 @@ def test_saved_model_gives_the_same_in_another_process(another_process, trained)
         np.testing.assert_array_equal(np.load(folder / f"Z{index}.npy"), trained.transform(X))
 
 
-def test_grid_search_with_two_workers_after_a_fit(another_process):
+def test_ask_n_jobs_grid_search_with_two_workers_after_a_fit(another_process):
     scores, best = another_process[1]
     assert len(scores) == 4
     assert len(set(scores)) == 4

@@ -5,6 +5,7 @@ import functools
 import torch
 
 from .engine import DRAW_BYTES, Engine, _score_noise
+from .memory import tells_of_memory
 from .objective import bound_terms
 from .semisupervised import ClassLoop, ClassModel, Labels, likely_pairs
 from .trainer import CHUNK_ROWS
@@ -82,6 +83,7 @@ class ClassEngine(Engine):
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * n_samples * noise_size)))
         return self._by_chunk(X, draw, chunk).swapaxes(0, 1)
 
+    @tells_of_memory("drawing", "draw fewer rows at a time")
     @torch.no_grad()
     def sample(self, n_samples, seed, classes=None, guidance_scale=1.0):
         """Return rows drawn from p(x), or from p(x|l), with their latents, (n, p) and (n, d)."""
@@ -98,6 +100,7 @@ class ClassEngine(Engine):
         ]
         return torch.cat(X).cpu().numpy(), z.cpu().numpy()
 
+    @tells_of_memory("scoring", "lower n_importance_samples, or give fewer rows at a time")
     def bound(self, X, n_importance_samples, n_repeats):
         """Return a lower bound on log p(x) of each row of X, (n,), in nats.
 

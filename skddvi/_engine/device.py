@@ -22,9 +22,13 @@ def resolve_device(name):
 
     Raises
     ------
+    TypeError
+        When it is no name.
     RuntimeError
         When the device is not there or has no float64, or CUDA is asked for in a forked process.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"device must be the name of one, such as 'cpu', found {name!r}.")
     if name == "cpu":
         return torch.device("cpu")
     available = available_devices()

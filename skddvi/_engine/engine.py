@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .device import resolve_device
+from .memory import tells_of_memory
 from .model import build_model, load_weights, network_weights
 from .objective import bound_terms, importance_weighted_bound
 from .rows import Rows
@@ -125,8 +126,8 @@ class Engine:
         self.device = resolve_device(device)
         self.model.to(self.device)
 
-    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None):
-        """Train on the rows of X and return the history, a dict of lists."""
+    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None, checkpoint=None):
+        """Train on the rows of X and return the history, a dict of lists; see :func:`train`."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
         generator = self.generator
         if self.device.type != "cpu":
@@ -140,6 +141,7 @@ class Engine:
             validation_rows=validation_rows,
             on_epoch=on_epoch,
             make_loop=make_loop,
+            checkpoint=checkpoint,
         )
 
     def embed(self, X):
@@ -197,19 +199,23 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * n_draws)))
         return self._by_chunk(X, average, chunk)
 
+    @tells_of_memory("drawing", "draw fewer rows at a time")
     @torch.no_grad()
     def sample(self, n_samples, seed, part=None):
         """Return rows drawn from p(x), or p(x|part), with their latents, (n, p) and (n, d)."""
         model = self._model_in(np.float64)
         generator = torch.Generator(self.device).manual_seed(seed)
-        X, Z = [], []
+        # All at once, so that more than there is memory for is refused at once.
+        X = np.empty((n_samples, len(model.likelihood.initial_output())))
+        Z = np.empty((n_samples, model.prior.n_components))
         for start in range(0, n_samples, CHUNK_ROWS):
-            n_drawn = min(CHUNK_ROWS, n_samples - start)
-            z = model.prior.sample(n_drawn, generator, part).double()
-            X.append(model.likelihood.sample(model.decoder(z), generator).cpu().numpy())
-            Z.append(z.cpu().numpy())
-        return np.concatenate(X), np.concatenate(Z)
+            rows = slice(start, min(start + CHUNK_ROWS, n_samples))
+            z = model.prior.sample(rows.stop - start, generator, part).double()
+            X[rows] = model.likelihood.sample(model.decoder(z), generator).cpu().numpy()
+            Z[rows] = z.cpu().numpy()
+        return X, Z
 
+    @tells_of_memory("scoring", "lower n_importance_samples, or give fewer rows at a time")
     def bound(self, X, n_importance_samples, n_repeats):
         """Return bound (7) of each row of X, (n,), in nats; (4) for one importance sample.
 
@@ -261,6 +267,7 @@ class Engine:
             return copy.deepcopy(self.model).double()
         return self.model
 
+    @tells_of_memory("computing with", "give fewer rows at a time, or ask for fewer draws")
     @torch.no_grad()
     def _by_chunk(self, X, function, chunk=CHUNK_ROWS):
         results = [function(x).cpu().numpy() for x in Rows(X, self.device).chunks(chunk)]

@@ -4,6 +4,20 @@ import numpy as np
 import torch
 
 
+def as_array(X, name="X"):
+    """Return a tensor as an array, and anything else as it is; ``name`` is for the error."""
+    if not torch.is_tensor(X):
+        return X
+    if X.layout != torch.strided or X.is_quantized or X.is_nested or X.is_meta:
+        kind = "nested" if X.is_nested else f"{X.layout}, {X.dtype}, on {X.device}"
+        raise TypeError(
+            f"{name} must be an array or a dense tensor with values, found a tensor ({kind}); pass "
+            "a dense tensor or a scipy sparse matrix."
+        )
+    X = X.float() if X.dtype == torch.bfloat16 else X  # which numpy has not
+    return X.numpy(force=True)
+
+
 class Rows:
     """Batches of the rows of X, as tensors in the dtype that X has.
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import copy
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def train(
     validation_rows=None,
     on_epoch=None,
     make_loop=None,
+    checkpoint=None,
 ):
     """Train a model in place and return its history.
 
@@ -77,6 +79,10 @@ def train(
         Called with the epoch's number and its figures (a dict); a true return value stops.
     make_loop : callable or None
         Makes the loop in place of :class:`Loop`, from the same arguments.
+    checkpoint : object or None
+        Keeps the state of the loop: ``resume(loop)`` gives the loop a state that was kept, if there
+        is one, ``save(state)`` keeps that of a complete epoch, and ``end(complete)`` says that the
+        training is over, or was stopped from outside.
 
     Returns
     -------
@@ -90,9 +96,12 @@ def train(
         When the objective is not finite in the first epoch, however small the steps.
     """
     loop = (make_loop or Loop)(model, rows, schedule, generator, validation_rows)
+    if checkpoint is not None:
+        checkpoint.resume(loop)
     try:
-        loop.run(on_epoch)
+        complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
+        complete = False
         # A warm start that was interrupted at once goes back to the model that it started from.
         loop.restore(loop.last_epoch)
         if not loop.epoch:
@@ -103,6 +112,8 @@ def train(
         )
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
+    if checkpoint is not None:
+        checkpoint.end(complete)
     return dict(loop.history)
 
 
@@ -112,6 +123,9 @@ class Loop:
     What is minimised, and what is said of the held-out rows, is the business of :meth:`losses` and
     :meth:`held_out_terms`; the rest is the same for every objective.
     """
+
+    # What is kept of the loop as it is; see :meth:`state`.
+    NUMBERS = ("epoch", "slowdown", "n_recoveries", "best_bound", "n_no_change", "converged")
 
     def __init__(self, model, rows, schedule, generator, validation_rows):
         self.model, self.rows, self.schedule = model, rows, schedule
@@ -133,14 +147,18 @@ class Loop:
         self.history = defaultdict(list)
         self.last_epoch = self.snapshot()
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
+        self.converged = False
 
-    def run(self, on_epoch):
-        while self.epoch < self.schedule.max_iter:
+    def run(self, on_epoch, checkpoint):
+        """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
+        while self.epoch < self.schedule.max_iter and not self.converged:
             try:
                 figures = self.train_epoch()
+                if self.epoch + 1 == self.schedule.max_iter:
+                    self.check_last_step()
             except _NotFiniteError as error:
                 if not self.recover(error.term):
-                    return
+                    return True
                 continue
             if self.validation_rows is not None:
                 figures |= self.validate()
@@ -148,10 +166,12 @@ class Loop:
             self.last_epoch = self.snapshot()
             for name, value in figures.items():
                 self.history[name].append(value)
-            converged = self.schedule.early_stopping and self.keep_best(figures)
-            stop = on_epoch is not None and on_epoch(self.epoch, figures)
-            if converged or stop:
-                return
+            self.converged = self.schedule.early_stopping and self.keep_best(figures)
+            if checkpoint is not None:
+                checkpoint.save(self.state())
+            if on_epoch is not None and on_epoch(self.epoch, figures):
+                return False
+        return True
 
     def train_epoch(self):
         """One pass over the rows in random order; return the mean of every term."""
@@ -160,7 +180,11 @@ class Loop:
         device = self.generator.device
         order = torch.randperm(len(self.rows), generator=self.generator, device=device).cpu()
         for indices in order.split(self.schedule.batch_size):
-            figures = self.train_batch(indices)
+            try:
+                figures = self.train_batch(indices)
+            except RuntimeError:  # torch draws nothing from a mixture of weights that are NaN
+                self.check_weights()
+                raise
             for name, value in figures.items():
                 totals[name] = totals[name] + value * (len(indices) / len(self.rows))
         return {name: _plain(value) for name, value in totals.items()}
@@ -176,6 +200,11 @@ class Loop:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
         for name, weight, regularizer in self.regularizers:
             penalty = regularizer(z, indices)
+            if not torch.is_tensor(penalty) or penalty.ndim:
+                raise TypeError(
+                    f"regularizer {name!r} must return a tensor with one number, as z.mean() does, "
+                    f"found {penalty!r:.100}."
+                )
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
         figures["loss"] = loss.detach()
@@ -201,11 +230,22 @@ class Loop:
         # Of several draws a row the first stands for it.
         return loss, figures, terms.z if terms.z.ndim == 2 else terms.z[0]
 
+    def check_last_step(self):
+        """Raise where the loss after the last step is not finite: no further step would tell."""
+        self.check_weights()
+        state = self.generator.get_state()
+        indices = torch.arange(min(len(self.rows), self.schedule.batch_size))
+        _, figures, _ = self.losses(self.rows.batch(indices), indices, self.schedule.kl_weight)
+        self.generator.set_state(state)
+        _check_finite(figures)
+
+    def check_weights(self):
+        """Raise where a step has left weights that are not finite."""
+        _check_finite({"weights": torch.stack([p.sum() for p in self.optimizer.parameters])})
+
     def update(self, loss, figures):
         """Take one step of the optimiser, unless the loss or its gradient is not finite."""
-        for name, value in figures.items():
-            if not torch.isfinite(value).all():
-                raise _NotFiniteError(name)
+        _check_finite(figures)
         # An interruption may have left gradients behind, to which these would be added.
         for parameter in self.optimizer.parameters:
             parameter.grad = None
@@ -264,6 +304,38 @@ class Loop:
         for optimizer, state in zip(self.optimizers(), states, strict=True):
             optimizer.restore(state)
 
+    def state(self):
+        """Return what :meth:`load_state` goes on from, as of the epoch just finished.
+
+        Returns
+        -------
+        state : dict
+            Numbers, lists and tensors. What was not copied is not changed by further training.
+        """
+        return {name: getattr(self, name) for name in self.NUMBERS} | {
+            "last_epoch": self.last_epoch,
+            "best_epoch": self.best_epoch,
+            "history": {name: list(values) for name, values in self.history.items()},
+            "generator": self.generator.get_state(),
+            "regularizers": [copy.deepcopy(r.state_dict()) for r in self.regularizers_with_state()],
+        }
+
+    def load_state(self, state):
+        """Go on from a :meth:`state` of a loop that was made with the same arguments."""
+        for name in self.NUMBERS:
+            setattr(self, name, state[name])
+        self.last_epoch, self.best_epoch = state["last_epoch"], state["best_epoch"]
+        self.restore(self.last_epoch)
+        self.history.update({name: list(values) for name, values in state["history"].items()})
+        self.generator.set_state(state["generator"])
+        regularizers = self.regularizers_with_state()
+        for regularizer, own in zip(regularizers, state["regularizers"], strict=True):
+            regularizer.load_state_dict(own)
+
+    def regularizers_with_state(self):
+        """Return the regularisers that remember something from batch to batch."""
+        return [each for _, _, each in self.regularizers if hasattr(each, "state_dict")]
+
     def optimizers(self):
         """Return the optimiser of the model and, where there is one, the critic's."""
         return [self.optimizer] + ([self.adversary.optimizer] if self.adversary else [])
@@ -299,6 +371,12 @@ class Loop:
             if seen.numel():
                 low, high = min(low, seen.min().item()), max(high, seen.max().item())
         return f"[{low:g}, {high:g}]"
+
+
+def _check_finite(figures):
+    for name, value in figures.items():
+        if not torch.isfinite(value).all():
+            raise _NotFiniteError(name)
 
 
 def _plain(value):

@@ -20,6 +20,7 @@ TRAINING = (
     "validation_fraction",
     "n_iter_no_change",
     "warm_start",
+    "checkpoint",
     "precision",
     "device",
     "random_state",
