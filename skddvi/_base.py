@@ -83,6 +83,8 @@ STRUCTURE = (
     "hidden_layer_sizes",
     "denoiser_width",
     "activation",
+    "encoder",
+    "decoder",
     "device",
 )
 
@@ -123,6 +125,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         ],
         "denoiser_width": [Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "encoder": [None, callable],
+        "decoder": [None, callable],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -318,6 +322,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             device=self.device,
             seed=seed,
             posterior=self._posterior(),
+            encoder=self.encoder,
+            decoder=self.decoder,
         )
 
     def _posterior(self):

@@ -62,6 +62,15 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Width of the two hidden layers of the denoiser.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers of encoder and decoder.
+    encoder : callable, default=None
+        Factory of a network of your own in place of the encoder's hidden layers:
+        ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
+        likelihood prepares them, of shape (n, n_inputs) to features of shape (n, n_outputs), where
+        n_outputs is the last of ``hidden_layer_sizes``. See :ref:`guide-networks`.
+    decoder : callable, default=None
+        Factory of a network of your own in place of the decoder's, likewise: it maps latents,
+        standardised under the prior, of shape (n, n_components) to what the likelihood takes, of
+        shape (n, n_features).
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
         512; never more than there are.
@@ -218,6 +227,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         hidden_layer_sizes="auto",
         denoiser_width=128,
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -245,6 +256,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter

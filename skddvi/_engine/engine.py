@@ -43,6 +43,8 @@ class Engine:
     seed : int
     posterior : (str, dict) or None
         See :func:`build_model`.
+    encoder, decoder : callable or None
+        See :func:`build_model`.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Engine:
         device,
         seed,
         posterior=None,
+        encoder=None,
+        decoder=None,
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -67,7 +71,9 @@ class Engine:
             "activation": activation,
             "posterior": posterior,
         }
-        model = build_model(prior, likelihood, generator=self.generator, **self.build)
+        self.networks = {"encoder": encoder, "decoder": decoder}
+        options = self.build | self.networks
+        model = build_model(prior, likelihood, generator=self.generator, **options)
         # In single precision, whatever torch's default dtype is.
         self.model = self._extended(model).to(self.device, torch.float32)
 
@@ -96,7 +102,8 @@ class Engine:
         Returns
         -------
         contents : dict
-            The prior, the likelihood, arguments of the build, and arrays.
+            The prior, the likelihood, arguments of the build, and arrays. The factories of users'
+            networks are not among them.
         """
         weights = network_weights(self.model)
         return {
@@ -108,14 +115,17 @@ class Engine:
         }
 
     @classmethod
-    def from_contents(cls, *, prior, likelihood, build, weights, generator, **own):
+    def from_contents(
+        cls, *, prior, likelihood, build, weights, generator, encoder=None, decoder=None, **own
+    ):
         """Return the engine of the given contents, on the CPU; ``own`` are a subclass's."""
         engine = cls.__new__(cls)
         vars(engine).update(own, generator=None)
-        engine.build = build
+        engine.build, engine.networks = build, {"encoder": encoder, "decoder": decoder}
         engine.device = torch.device("cpu")
         with torch.device("meta"):
-            model = engine._extended(build_model(prior, likelihood, generator=None, **build))
+            options = build | engine.networks
+            model = engine._extended(build_model(prior, likelihood, generator=None, **options))
         engine.model = load_weights(model, {k: torch.tensor(v) for k, v in weights.items()})
         engine.generator = torch.Generator()
         engine.generator.set_state(torch.tensor(generator))

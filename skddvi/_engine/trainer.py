@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from .._warn import warn
 from .adversarial import Adversary
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
+from .user_networks import UserNetwork, global_random_numbers, user_buffers
 
 # Rows held at once where no gradient is taken.
 CHUNK_ROWS = 4096
@@ -140,6 +142,7 @@ class Loop:
             self.regularizers = (*self.regularizers, penalty)
         rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
+        self.buffers = user_buffers(model)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
         self.step = self.epoch = self.n_recoveries = 0
@@ -153,9 +156,10 @@ class Loop:
         """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
         while self.epoch < self.schedule.max_iter and not self.converged:
             try:
-                figures = self.train_epoch()
-                if self.epoch + 1 == self.schedule.max_iter:
-                    self.check_last_step()
+                with self.random_numbers():
+                    figures = self.train_epoch()
+                    if self.epoch + 1 == self.schedule.max_iter:
+                        self.check_last_step()
             except _NotFiniteError as error:
                 if not self.recover(error.term):
                     return True
@@ -172,6 +176,12 @@ class Loop:
             if on_epoch is not None and on_epoch(self.epoch, figures):
                 return False
         return True
+
+    def random_numbers(self):
+        """Return a context in which what users' networks draw comes from the fit's seed."""
+        if any(isinstance(module, UserNetwork) for module in self.model.modules()):
+            return global_random_numbers(self.generator)
+        return nullcontext()
 
     def train_epoch(self):
         """One pass over the rows in random order; return the mean of every term."""
@@ -297,12 +307,15 @@ class Loop:
         return self.n_no_change >= self.schedule.n_iter_no_change
 
     def snapshot(self):
-        return [optimizer.snapshot() for optimizer in self.optimizers()], self.step
+        states = [optimizer.snapshot() for optimizer in self.optimizers()]
+        return states, self.step, [buffer.clone() for buffer in self.buffers]
 
     def restore(self, snapshot):
-        states, self.step = snapshot
+        states, self.step, buffers = snapshot
         for optimizer, state in zip(self.optimizers(), states, strict=True):
             optimizer.restore(state)
+        for buffer, saved in zip(self.buffers, buffers, strict=True):
+            buffer.copy_(saved)
 
     def state(self):
         """Return what :meth:`load_state` goes on from, as of the epoch just finished.

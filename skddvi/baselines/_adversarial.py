@@ -112,6 +112,8 @@ class AdversarialAutoencoder(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -136,6 +138,8 @@ class AdversarialAutoencoder(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter

@@ -12,6 +12,8 @@ TRAINING = (
     "regularizer",
     "hidden_layer_sizes",
     "activation",
+    "encoder",
+    "decoder",
     "batch_size",
     "learning_rate_init",
     "max_iter",

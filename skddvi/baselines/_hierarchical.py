@@ -82,6 +82,8 @@ class HierarchicalVAE(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -105,6 +107,8 @@ class HierarchicalVAE(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter

@@ -70,6 +70,8 @@ class GaussianVAE(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -92,6 +94,8 @@ class GaussianVAE(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -184,6 +188,8 @@ class IWAE(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -207,6 +213,8 @@ class IWAE(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter

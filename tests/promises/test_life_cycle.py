@@ -67,6 +67,8 @@ BAD = [
     ("hidden_layer_sizes", 0),
     ("denoiser_width", 0),
     ("activation", "banana"),
+    ("encoder", "banana"),
+    ("decoder", 3),
     ("batch_size", 0),
     ("batch_size", "banana"),
     ("learning_rate_init", 0.0),
