@@ -59,6 +59,7 @@ RESERVED_TERMS = {
     "classification",
     "accuracy",
     "consistency",
+    "propagation",
     "pairs",
     "sleep",
     "neighbor_agreement",
@@ -93,6 +94,7 @@ class FitTask(NamedTuple):
     watch: Callable  # makes an engine's on_epoch of the engine and a report
     labels: object = None  # codes of the training rows' classes, where the estimator has any
     labels_val: object = None
+    guesses: object = None  # probabilities of the training rows' classes, where it makes any
 
 
 class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
