@@ -26,7 +26,7 @@ from _metrics import latent_fit
 from skddvi.metrics import knn_accuracy
 
 PRIORS = ("normal", "pinwheel", "swiss_roll", "square")
-STEPS = ("0", "1", "2", "5", "8", "10", "20")
+STEPS = ("0", "1", "2", "5", "8", "10", "20", "50")
 SLEEPS = ("off", "latent", "conditional")
 COLUMNS = {
     "fit_seconds": ("fit s", ".1f"),

@@ -62,6 +62,7 @@ RESERVED_TERMS = {
     "classification",
     "accuracy",
     "consistency",
+    "propagation",
     "pairs",
     "sleep",
     "neighbor_agreement",
@@ -98,6 +99,7 @@ class FitTask(NamedTuple):
     watch: Callable  # makes an engine's on_epoch of the engine, a report and a history so far
     labels: object = None  # codes of the training rows' classes, where the estimator has any
     labels_val: object = None
+    guesses: object = None  # probabilities of the training rows' classes, where it makes any
     checkpoint: Checkpoint | None = None
     show: Callable | None = None  # shows the epochs, see shown_epochs
 
@@ -249,7 +251,9 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             checkpoint or nullcontext(),
             shown_epochs(self.verbose) as show,
         ):
-            task = FitTask(X, X_val, schedule, watch, labels, labels_val, checkpoint, show)
+            task = FitTask(
+                X, X_val, schedule, watch, labels, labels_val, checkpoint=checkpoint, show=show
+            )
             if continued:
                 engine, history = self._fit_further(task)
             else:

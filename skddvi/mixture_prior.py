@@ -145,7 +145,7 @@ class MixturePrior(Prior):
             parameter.copy_(parameter[order].clone())
 
     def part_log_prob(self, z):
-        """Return the log density (..., n_parts) in nats of every component."""
+        """Return log p_k(z) of equation (13) for every component, (..., n_parts), in nats."""
         z = self._check_z(z)
         scales = self.scales.to(z.dtype)
         standardised = (z[..., None, :] - self.centers.to(z.dtype)) / scales

@@ -485,6 +485,17 @@ def test_auto_sleep():
     assert "sleep" not in small(sleep_weight=0.0).fit(X).history_
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_bfloat16_trains_on_counts(likelihood):
+    counts = np.random.default_rng(0).poisson(300.0, size=(60, 4))
+    fits = [
+        small(likelihood=likelihood, precision=precision).fit(counts)
+        for precision in ("bfloat16", "float32")
+    ]
+    rough, exact = (model.history_["reconstruction"][-1] for model in fits)
+    assert rough == pytest.approx(exact, abs=0.2)
+
+
 def test_bfloat16_trains():
     rough, exact = small(precision="bfloat16").fit(X), small(precision="float32").fit(X)
     assert_same_model(exact, small(precision="auto").fit(X))
@@ -851,7 +862,7 @@ def tensors_in(value, seen=None):
         yield from tensors_in(vars(value), seen)
 
 
-def test_pickle_holds_no_training_rows():
+def test_ask_memory_pickle_holds_no_training_rows():
     few, many = (small(max_iter=1, batch_size=10**4).fit(make_rows(n)) for n in (50, 5000))
     sizes = [len(pickle.dumps(model)) for model in (few, many)]
     assert sizes[1] < 1.02 * sizes[0]
@@ -867,7 +878,7 @@ def test_pickled_model_goes_on_alike():
     assert_same_model(restored.fit(X), model.fit(X))
 
 
-def test_pickle_of_a_model_elsewhere_is_one_for_the_cpu(fitted):
+def test_promise_15_pickle_of_a_model_elsewhere_is_one_for_the_cpu(fitted):
     model = copy.deepcopy(fitted)
     model._engine.device = torch.device("cuda")  # no tensor is there: the name alone is tested
     restored = pickle.loads(pickle.dumps(model))
@@ -945,7 +956,7 @@ def test_saved_model_gives_the_same_in_another_process(another_process, trained)
         np.testing.assert_array_equal(np.load(folder / f"Z{index}.npy"), trained.transform(X))
 
 
-def test_grid_search_with_two_workers_after_a_fit(another_process):
+def test_ask_n_jobs_grid_search_with_two_workers_after_a_fit(another_process):
     scores, best = another_process[1]
     assert len(scores) == 4
     assert len(set(scores)) == 4

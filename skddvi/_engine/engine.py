@@ -194,7 +194,8 @@ class Engine:
     def responsibilities(self, X, n_draws):
         """Return the probability of each part of the prior given each row of X, (n, n_parts).
 
-        The mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for every row.
+        Equation (14): the mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for
+        every row.
         """
         model = self._model_in(X.dtype)
         noise = _score_noise(n_draws, model.posterior.noise_size)
