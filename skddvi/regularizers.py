@@ -7,6 +7,8 @@ none) and which appears in ``history_`` as ``regularizer.name`` (or ``__name__``
 method ``fit(X)``, that is called with the training rows first.
 """
 
+from numbers import Integral
+
 import torch
 
 __all__ = ["NeighborhoodPreservation"]
@@ -71,7 +73,7 @@ class NeighborhoodPreservation:
         ValueError
             When n_neighbors is not less than the number of rows.
         """
-        if not 1 <= self.n_neighbors < X.shape[0]:
+        if not isinstance(self.n_neighbors, Integral) or not 1 <= self.n_neighbors < X.shape[0]:
             raise ValueError(
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."
