@@ -1,6 +1,13 @@
 """Sphinx configuration."""
 
+import os
+import sys
+from pathlib import Path
+
 import skddvi
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the gallery shares its machine
 
 project = "skddvi"
 author = "skddvi developers"
@@ -11,9 +18,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
     "numpydoc",
+    "coded",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
@@ -23,6 +32,18 @@ numpydoc_show_class_members = False  # autosummary lists them
 numpydoc_class_members_toctree = False
 
 math_eqref_format = "({number})"
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": False,  # a page with a traceback is worse than none
+    "download_all_examples": False,
+    "reset_modules": ("matplotlib",),
+    "show_signature": False,
+    "doc_module": ("skddvi",),
+    "backreferences_dir": "generated/backreferences",
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skddvi {version}"

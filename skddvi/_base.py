@@ -2,9 +2,11 @@
 
 import copy
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ._callbacks import CallbackSupportMixin, epochs
+from ._checkpoint import Checkpoint, identity
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
 from ._engine.memory import tells_of_memory
@@ -59,6 +62,7 @@ RESERVED_TERMS = {
     "classification",
     "accuracy",
     "consistency",
+    "propagation",
     "pairs",
     "sleep",
     "neighbor_agreement",
@@ -80,6 +84,8 @@ STRUCTURE = (
     "hidden_layer_sizes",
     "denoiser_width",
     "activation",
+    "encoder",
+    "decoder",
     "device",
 )
 
@@ -90,9 +96,11 @@ class FitTask(NamedTuple):
     X: object  # ndarray or CSR matrix of the training rows
     X_val: object  # the same of held-out rows, or None
     schedule: Schedule  # of one training through all epochs
-    watch: Callable  # makes an engine's on_epoch of the engine and a report
+    watch: Callable  # makes an engine's on_epoch of the engine, a report and a history so far
     labels: object = None  # codes of the training rows' classes, where the estimator has any
     labels_val: object = None
+    guesses: object = None  # probabilities of the training rows' classes, where it makes any
+    checkpoint: Checkpoint | None = None
 
 
 class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
@@ -119,6 +127,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         ],
         "denoiser_width": [Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "encoder": [None, callable],
+        "decoder": [None, callable],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -127,6 +137,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "checkpoint": [None, str, os.PathLike],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str],
         "random_state": ["random_state"],
@@ -220,15 +231,22 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         if X_val is not None:
             X_val = self._validate(X_val, likelihood)
             check_consistent_length(X_val, labels_val)
-        else:
+        checkpoint = None
+        if self.checkpoint is not None:
+            given = {"X": X, "y": labels, "X_val": X_val, "y_val": labels_val}
+            start = self._engine if continued else None
+            checkpoint = Checkpoint(self.checkpoint, identity(self, given, seed, start), seed)
+            seed = checkpoint.seed
+        if X_val is None:
             rows, held_out = self._split(X.shape[0], seed, labels)
             if held_out is not None:
                 X, X_val = X[rows], X[held_out]
                 if labels is not None:
                     labels, labels_val = labels[rows], labels[held_out]
         schedule = self._schedule(X, X_val)
-        with epochs(self, X, self._n_trainings() * schedule.max_iter) as watch:
-            task = FitTask(X, X_val, schedule, watch, labels, labels_val)
+        n_epochs = self._n_trainings() * schedule.max_iter
+        with epochs(self, X, n_epochs) as watch, checkpoint or nullcontext():
+            task = FitTask(X, X_val, schedule, watch, labels, labels_val, checkpoint)
             if continued:
                 engine, history = self._fit_further(task)
             else:
@@ -266,12 +284,15 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _train(self, engine, task, schedule, stage=""):
         """Train an engine as the schedule says and return the history."""
+        training = task.checkpoint and task.checkpoint.training()
+        history = training.history if training else {}
         return engine.fit(
             task.X,
             schedule,
             X_val=task.X_val,
-            on_epoch=task.watch(engine, self._on_epoch(schedule, stage)),
+            on_epoch=task.watch(engine, self._on_epoch(schedule, stage), history),
             make_loop=self._loop_maker(engine, task),
+            checkpoint=training,
         )
 
     def _loop_maker(self, engine, task):
@@ -303,6 +324,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             device=self.device,
             seed=seed,
             posterior=self._posterior(),
+            encoder=self.encoder,
+            decoder=self.decoder,
         )
 
     def _posterior(self):

@@ -122,11 +122,12 @@ def epochs(estimator, X, max_iter):
     Yields
     ------
     watch : callable
-        ``watch(engine, report)`` returns the engine's ``on_epoch`` for a training, where ``report``
-        is another to be called first, or None.
+        ``watch(engine, report, history)`` returns the engine's ``on_epoch`` for a training, where
+        ``report`` is another to be called first, or None, and ``history`` is what the training goes
+        on from, a dict of lists.
     """
     if not getattr(estimator, "_skl_callbacks", None):
-        yield lambda engine, report: report
+        yield lambda engine, report, history: report
         return
     try:
         fit = estimator._init_callback_context(max_subtasks=max_iter)
@@ -151,9 +152,10 @@ class _Epochs:
         self.estimator, self.X, self.fit = estimator, X, fit
         self.task, self.n_done = None, 0
 
-    def of(self, engine, report):
+    def of(self, engine, report, history):
         """Return itself, ready for the training of an engine."""
-        self.engine, self.report, self.history = engine, report, defaultdict(list)
+        self.engine, self.report = engine, report
+        self.history = defaultdict(list, copy.deepcopy(history))
         if self.task is None:
             self.begin()
         return self

@@ -9,6 +9,7 @@ except in that table.
 
 import inspect
 import math
+import os
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ class Encoder:
         """
         if value is None or isinstance(value, bool | str) or type(value) is int:
             return str(value) if isinstance(value, str) else value
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
         if type(value) is float:
             return value if math.isfinite(value) else {"type": "float", "value": str(value)}
         if isinstance(value, list):

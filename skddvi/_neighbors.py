@@ -131,3 +131,11 @@ class NeighborAgreement:
         rows = rows.to(z.device)
         self.memory[rows] = torch.lerp(own.detach().to(self.memory), self.memory[rows], MEMORY)
         return -(own * expected).sum(-1).clamp(min=1e-12).log().mean()
+
+    def state_dict(self):
+        """Return what is remembered."""
+        return {"memory": self.memory}
+
+    def load_state_dict(self, state):
+        """Remember that instead."""
+        self.memory.copy_(state["memory"])

@@ -1,5 +1,6 @@
 """Classification with few labels, by a class-conditional model with a diffusion posterior."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,12 +17,18 @@ from sklearn.utils.validation import check_is_fitted
 from ._base import BaseDDVAE, _positive_integer, _seed
 from ._engine.class_engine import ClassEngine
 from ._labels import UNLABELLED, encode_labels
+from ._propagation import guess_classes
 from ._warn import warn
 from .priors import resolve_prior
+from .transformer import DDVAETransformer
 
 # With n_components="auto": that of a prior without a dimension of its own.
 AUTO_N_COMPONENTS = 16
 PLANAR_PRIORS = ("pinwheel", "swiss_roll", "square")
+# Entries of the rows up to which neighbours are looked for among the rows themselves, too.
+VIEW_ENTRIES = 2**26
+# Dimension of the latents whose neighbours spread the labels, whatever that of the model's own.
+N_PRETRAINED_COMPONENTS = 16
 # Distance of neighbouring classes in the default prior, in standard deviations.
 CLASS_GAP = 6.0
 
@@ -88,6 +95,22 @@ class DDVAEClassifier(
         training [4]_). It keeps class boundaries away from rows, labelled or not. 0 leaves it out.
         10 suits images of digits; where classes differ by little in a few of the features, as
         populations do in principal components, it blurs them.
+    pretraining : float, default=0.5
+        Epochs of a first stage without labels, as a share of ``max_iter``, at least one; they come
+        before those. A :class:`DDVAETransformer` with 16 components learns to describe the rows;
+        the encoder starts from the hidden layers of its encoder, and neighbours are looked for
+        among its latents. 0 leaves the stage out, and so it is left out where every row has a
+        label.
+    propagation_weight : float, default=10.0
+        Factor of the propagation term in the objective: the cross-entropy of q(l|x) at rows without
+        a label to the class that labels suggest which spread from neighbour to neighbour, each row
+        by how sure that is [5]_ [6]_. Neighbours are those among the pretrained latents, among the
+        rows as the encoder sees them, and under the gaussian likelihood among the rows as they are;
+        the guesses are averaged. Rows of more than 67 million entries in all are left at the
+        latents. 0 leaves the term out.
+    n_neighbors : int, default=15
+        Number of nearest neighbours of a row for the propagation; all other rows where there are
+        fewer.
     class_tolerance : float, default=0.3
         Classes with q(l|x) of at least this are always evaluated in the sum over classes of an
         unlabelled row; a less probable one is evaluated with probability ``q(l|x) /
@@ -111,6 +134,15 @@ class DDVAEClassifier(
         Width of the two hidden layers of the denoiser.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers of encoder and decoder.
+    encoder : callable, default=None
+        Factory of a network of your own in place of the encoder's hidden layers:
+        ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
+        likelihood prepares them, of shape (n, n_inputs) to features of shape (n, n_outputs), where
+        n_outputs is the last of ``hidden_layer_sizes``. See :ref:`guide-networks`.
+    decoder : callable, default=None
+        Factory of a network of your own in place of the decoder's, likewise: it maps latents,
+        standardised under the prior, of shape (n, n_components) to what the likelihood takes, of
+        shape (n, n_features).
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
         512; never more than there are.
@@ -136,7 +168,13 @@ class DDVAEClassifier(
     warm_start : bool, default=False
         Whether another call of :meth:`fit` goes on from the fitted model, with ``max_iter`` further
         epochs that are appended to ``history_``. The parameters that the model is built from must
-        not have changed.
+        not have changed. There is no pretraining then: neighbours are looked for among the latents
+        of the fitted model.
+    checkpoint : str or path-like, default=None
+        A file that :meth:`fit` keeps its state in, so that a fit that was interrupted, by Ctrl-C, a
+        callback or the end of the process, goes on from there when it is called again with the same
+        parameters and rows, to the same model. Or a folder that exists, in which each fit has a
+        file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
         precision. What is asked of the fitted model is computed in the dtype of the rows.
@@ -158,7 +196,7 @@ class DDVAEClassifier(
         p(l): the shares of the classes among the labelled rows, with one row added to each; or the
         ``part_weights`` of the prior where it is an object.
     n_iter_ : int
-        Number of epochs run.
+        Number of epochs run, without those of the pretraining, which ``history_`` does not tell of.
     loss_curve_ : list of float of shape (`n_iter_`,)
         The negative of the objective (10) with the regularisers, in nats a row, mean of an epoch.
         It may rise while ``kl_warmup`` raises the weight of its terms.
@@ -179,7 +217,8 @@ class DDVAEClassifier(
           nothing of the rows;
         - "classification", the cross-entropy of the labelled rows, and "accuracy", the share of
           them that was classified rightly, both as seen in the steps of the epoch;
-        - "sleep", equation (5) with the class, and "consistency", equation (11), where they are on;
+        - "sleep", equation (5) with the class, "consistency", equation (11), and "propagation",
+          before its weight, where they are on;
         - "pairs", for how many classes a row was evaluated;
         - the name of each regulariser, before its weight;
         - "loss", as ``loss_curve_``;
@@ -224,6 +263,10 @@ class DDVAEClassifier(
        inception architecture for computer vision. CVPR. arXiv:1512.00567.
     .. [4] Miyato, T., Maeda, S., Koyama, M., and Ishii, S. (2018). Virtual adversarial training: a
        regularization method for supervised and semi-supervised learning. TPAMI. arXiv:1704.03976.
+    .. [5] Zhou, D., Bousquet, O., Lal, T. N., Weston, J., and Schoelkopf, B. (2003). Learning with
+       local and global consistency. NeurIPS.
+    .. [6] Iscen, A., Tolias, G., Avrithis, Y., and Chum, O. (2019). Label propagation for deep
+       semi-supervised learning. CVPR. arXiv:1904.04717.
 
     Examples
     --------
@@ -249,6 +292,9 @@ class DDVAEClassifier(
         "classification_weight": [Interval(Real, 0, None, closed="left")],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "consistency_weight": [Interval(Real, 0, None, closed="left")],
+        "pretraining": [Interval(Real, 0, None, closed="left")],
+        "propagation_weight": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "class_tolerance": [Interval(Real, 0, 1, closed="both")],
         "unlabeled": "no_validation",
     }
@@ -268,12 +314,17 @@ class DDVAEClassifier(
         classification_weight=10.0,
         label_smoothing=0.0,
         consistency_weight=0.0,
+        pretraining=0.5,
+        propagation_weight=10.0,
+        n_neighbors=15,
         class_tolerance=0.3,
         unlabeled="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         denoiser_width=128,
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -282,6 +333,7 @@ class DDVAEClassifier(
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -299,12 +351,17 @@ class DDVAEClassifier(
         self.classification_weight = classification_weight
         self.label_smoothing = label_smoothing
         self.consistency_weight = consistency_weight
+        self.pretraining = pretraining
+        self.propagation_weight = propagation_weight
+        self.n_neighbors = n_neighbors
         self.class_tolerance = class_tolerance
         self.unlabeled = unlabeled
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -313,6 +370,7 @@ class DDVAEClassifier(
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -543,13 +601,65 @@ class DDVAEClassifier(
     def _make_engine(self, *args, **kwargs):
         return ClassEngine(self.class_prior_, *args, **kwargs)
 
+    def _fit_new(self, task, likelihood, seed):
+        """Return a new engine, trained after a stage without labels, and its history."""
+        engine, embed = self._build_engine(task.X, likelihood, seed), None
+        if self.pretraining > 0.0 and (task.labels == UNLABELLED).any():
+            pretrained = self._pretrained(task, seed)
+            engine.take_encoder(pretrained)
+            embed = pretrained.embed
+        task = self._with_guesses(task, engine, embed)
+        return engine, self._train(engine, task, task.schedule)
+
+    def _fit_further(self, task):
+        task = self._with_guesses(task, self._engine, self._engine.embed)
+        return super()._fit_further(task)
+
+    def _pretrained(self, task, seed):
+        """Return an engine that has learned to describe the rows without their labels."""
+        shared = ("likelihood", "noising", "n_diffusion_steps", "sleep", "hidden_layer_sizes")
+        shared += ("denoiser_width", "activation", "encoder", "decoder", "learning_rate_init")
+        shared += ("precision", "device")
+        model = DDVAETransformer(
+            N_PRETRAINED_COMPONENTS,
+            **{name: getattr(self, name) for name in shared},
+            batch_size=task.schedule.batch_size,
+            max_iter=max(1, round(self.pretraining * task.schedule.max_iter)),
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of X, which has been checked already
+            return model.fit(task.X)._engine
+
+    def _with_guesses(self, task, engine, embed):
+        """Return the task with the classes that neighbours suggest.
+
+        Neighbours by each view of the rows: as ``embed`` embeds them, if it is not None, as the
+        encoder sees them, and real values, too, as they are, since their scale may tell something.
+        """
+        if self.propagation_weight == 0 or not (task.labels == UNLABELLED).any():
+            return task
+        X, views = task.X, []
+        if embed is not None:
+            views.append(embed(X))
+        if X.shape[0] * X.shape[1] <= VIEW_ENTRIES:
+            views.append(engine.encode(X))
+            if engine.model.likelihood.name == "gaussian":
+                views.append(X if isinstance(X, np.ndarray) else X.toarray())
+        if not views:
+            return task
+        guesses = guess_classes(views, task.labels, len(self.classes_), self.n_neighbors)
+        return task._replace(guesses=guesses)
+
     def _loop_maker(self, engine, task):
         return engine.loop_maker(
             task.labels,
             task.labels_val,
+            task.guesses,
             weight=self.classification_weight,
             smoothing=self.label_smoothing,
             consistency_weight=self.consistency_weight,
+            propagation_weight=self.propagation_weight,
             tolerance=self.class_tolerance,
         )
 

@@ -23,7 +23,7 @@ from sklearn.metrics import (
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier, NearestNeighbors
 from sklearn.utils import check_array, check_consistent_length, gen_batches
 from sklearn.utils._param_validation import Interval, validate_params
@@ -338,11 +338,13 @@ def knn_accuracy(train, y_train, test, y_test, *, n_neighbors=20):
 
 
 @_checked
-def knn_cv_accuracy(embedding, y, *, n_neighbors=20, n_splits=5, random_state=0):
+def knn_cv_accuracy(embedding, y, *, n_neighbors=20, n_splits=5):
     """Accuracy of nearest neighbours in stratified cross-validation on one embedding.
 
     The labels are held out, not the rows: they were all embedded together. For an estimator with
-    ``transform``, :func:`knn_accuracy` on held-out rows is the stricter figure.
+    ``transform``, :func:`knn_accuracy` on held-out rows is the stricter figure. The folds are
+    scikit-learn's own, which follow the order of the rows: what was collected together, relatives
+    or a batch, is mostly held out together.
 
     Parameters
     ----------
@@ -354,8 +356,6 @@ def knn_cv_accuracy(embedding, y, *, n_neighbors=20, n_splits=5, random_state=0)
         Neighbours that vote.
     n_splits : int, default=5
         Number of folds.
-    random_state : int, RandomState instance or None, default=0
-        Source of the folds.
 
     Returns
     -------
@@ -369,9 +369,8 @@ def knn_cv_accuracy(embedding, y, *, n_neighbors=20, n_splits=5, random_state=0)
     >>> knn_cv_accuracy(*load_iris(return_X_y=True)) > 0.9
     True
     """
-    folds = StratifiedKFold(n_splits, shuffle=True, random_state=_seed(random_state))
     knn = KNeighborsClassifier(n_neighbors)
-    return float(cross_val_score(knn, embedding, y, cv=folds).mean())
+    return float(cross_val_score(knn, embedding, y, cv=n_splits).mean())
 
 
 # --------------------------------------------------------------------------- clusters and classes
@@ -594,7 +593,7 @@ def embedding_report(
     max_rows : int, default=2000
         Rows that the figures of neighbourhoods are computed on; they need n_rows^2 of memory.
     random_state : int, RandomState instance or None, default=0
-        Source of the rows, folds and initialisations.
+        Source of the rows and initialisations.
 
     Returns
     -------
@@ -639,9 +638,7 @@ def embedding_report(
         active_dimensions=active_dimensions(embedding),
     )
     if y is not None:
-        report["knn_accuracy"] = knn_cv_accuracy(
-            embedding, y, n_neighbors=n_neighbors, random_state=random_state
-        )
+        report["knn_accuracy"] = knn_cv_accuracy(embedding, y, n_neighbors=n_neighbors)
         report |= mixture_scores(embedding, y, n_clusters=n_clusters, random_state=random_state)
     return report
 

@@ -112,9 +112,12 @@ class MixturePrior(Prior):
 
         Returns
         -------
-        weights : ndarray of shape (n_clusters,)
-        centers, scales : ndarray of shape (n_clusters, n_components)
-            Means and standard deviations, float64.
+        weights : ndarray of shape (n_parts,)
+            They sum to one.
+        centers : ndarray of shape (n_parts, n_components)
+            Means.
+        scales : ndarray of shape (n_parts, n_components)
+            Standard deviations. All three are float64.
         """
         tensors = self.part_weights, self.centers, self.scales
         return tuple(tensor.detach().double().cpu().numpy() for tensor in tensors)
@@ -142,7 +145,7 @@ class MixturePrior(Prior):
             parameter.copy_(parameter[order].clone())
 
     def part_log_prob(self, z):
-        """Return the log density (..., n_parts) in nats of every component."""
+        """Return log p_k(z) of equation (13) for every component, (..., n_parts), in nats."""
         z = self._check_z(z)
         scales = self.scales.to(z.dtype)
         standardised = (z[..., None, :] - self.centers.to(z.dtype)) / scales

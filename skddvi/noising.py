@@ -87,7 +87,7 @@ class VariancePreserving(NoisingProcess):
         self.schedule = schedule
 
     def coefficients(self, n_steps):
-        """Return alpha_t and sigma_t, each of shape (n_steps + 1,), for t = 0, ..., n_steps.
+        """Return alpha_t and sigma_t of equation (2), for t = 0, ..., n_steps; (n_steps + 1,).
 
         Raises
         ------

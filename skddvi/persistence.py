@@ -8,7 +8,8 @@ they hold when they are opened.
 
 from sklearn.utils.validation import check_is_fitted
 
-from . import __version__, baselines, likelihoods, noising, priors, regularizers
+from . import __version__, baselines
+from ._building_blocks import BUILDING_BLOCKS
 from ._codec import Decoder, Encoder
 from ._container import read, understood, write
 from ._engine.class_engine import ClassEngine
@@ -17,7 +18,6 @@ from ._engine.engine import Engine
 from ._warn import warn
 from .classifier import DDVAEClassifier
 from .clusterer import DDVAEClusterer
-from .mixture_prior import MixturePrior
 from .transformer import DDVAETransformer
 
 __all__ = ["load", "save"]
@@ -31,29 +31,10 @@ ESTIMATORS = {
     "DDVAEClassifier": (DDVAEClassifier, ClassEngine),
     **{name: (getattr(baselines, name), Engine) for name in baselines.__all__},
 }
-# Classes whose constructor takes what they have as attributes; of modules, the tensors as well.
-BUILDING_BLOCKS = {
-    cls.__name__: cls
-    for cls in (
-        priors.NormalPrior,
-        priors.GaussianMixturePrior,
-        priors.PinwheelPrior,
-        priors.SwissRollPrior,
-        priors.SquarePrior,
-        priors.EmpiricalPrior,
-        MixturePrior,
-        likelihoods.GaussianLikelihood,
-        likelihoods.BernoulliLikelihood,
-        likelihoods.BinomialLikelihood,
-        likelihoods.PoissonLikelihood,
-        likelihoods.NegativeBinomialLikelihood,
-        noising.VariancePreserving,
-        noising.VarianceExploding,
-        regularizers.NeighborhoodPreservation,
-    )
-}
 # The engine is saved apart, and callbacks are code.
 NOT_SAVED = ("_engine", "_skl_callbacks")
+# Parameters that hold code. Their names are saved, and they are given again for loading.
+FACTORIES = ("encoder", "decoder")
 
 
 def save(estimator, path):
@@ -87,7 +68,8 @@ def save(estimator, path):
     -----
     A ``RandomState`` among the parameters is saved with its state. A fitted model does not need its
     regulariser: ``estimator.set_params(regularizer=None)`` makes one with a regulariser of your own
-    savable, and does not change what it computes.
+    savable, and does not change what it computes. Of networks of your own, the parameters
+    ``encoder`` and ``decoder``, the weights are saved and the factories are given to `load` again.
 
     Examples
     --------
@@ -115,6 +97,9 @@ def save(estimator, path):
         for name, value in vars(estimator).items()
         if name not in parameters and name not in NOT_SAVED
     }
+    factories = {name: _name_of(parameters.pop(name)) for name in FACTORIES}
+    structure = attributes["_structure"]
+    attributes["_structure"] = {n: v for n, v in structure.items() if n not in FACTORIES}
     encoder = Encoder(BUILDING_BLOCKS)
     try:
         header = {
@@ -128,6 +113,7 @@ def save(estimator, path):
                 for name, value in estimator._engine.contents().items()
             },
             "objects": encoder.objects,
+            "factories": factories,
         }
     except TypeError as error:
         raise TypeError(
@@ -138,7 +124,7 @@ def save(estimator, path):
     write(path, header, encoder.arrays)
 
 
-def load(path, device=None):
+def load(path, device=None, *, encoder=None, decoder=None):
     """Load an estimator that :func:`save` has saved.
 
     Nothing in the file is executed: it holds numbers, and names of classes of skddvi only. A
@@ -152,6 +138,9 @@ def load(path, device=None):
         Where to put the model, as the parameter ``device`` of the estimators, which gets this
         value. By default where that parameter says, or the CPU, with a warning, where that device
         is not there.
+    encoder, decoder : callable, default=None
+        The factories that the model was made with, where it has networks of your own: the file
+        holds their weights, but not their code.
 
     Returns
     -------
@@ -165,7 +154,8 @@ def load(path, device=None):
         When there is no such file, or it cannot be read.
     ValueError
         When the file is not one of skddvi's, is damaged, or was saved by a version that this one
-        does not know.
+        does not know; when ``encoder`` or ``decoder`` is missing, is not asked for, or makes
+        another network than the one whose weights there are.
     RuntimeError
         When ``device`` is not there.
 
@@ -196,8 +186,18 @@ def load(path, device=None):
             f"{str(path)!r} was saved by skddvi {version} in schema {schema}; this is skddvi "
             f"{__version__}, which reads schemas up to {SCHEMA}. Upgrade skddvi."
         )
-    with understood(path):
-        estimator = _decoded(header, arrays)
+    factories = {"encoder": encoder, "decoder": decoder}
+    _check_factories(path, header.get("factories"), factories)
+    try:
+        with understood(path):
+            estimator = _decoded(header, arrays, factories)
+    except ValueError as error:
+        if encoder is None and decoder is None:
+            raise
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded with encoder={_name_of(encoder)}, "
+            f"decoder={_name_of(decoder)}; give the factories that the model was made with."
+        ) from error
     if device is not None:
         estimator.device = estimator._structure["device"] = device
     elif estimator.device != "cpu":
@@ -207,7 +207,30 @@ def load(path, device=None):
     return estimator
 
 
-def _decoded(header, arrays):
+def _name_of(factory):
+    """Return what a factory is called, for people; None of None."""
+    named = getattr(factory, "func", factory)  # of a functools.partial
+    return factory and str(getattr(named, "__qualname__", type(named).__qualname__))
+
+
+def _check_factories(path, saved, given):
+    """Raise unless the factories that a file needs are given, and no others."""
+    for name, factory in given.items():
+        saved_name = saved.get(name) if isinstance(saved, dict) else None
+        if saved_name is not None and factory is None:
+            raise ValueError(
+                f"{str(path)!r} holds a model with {name}={saved_name}, a network of your own, of "
+                f"which it has the weights and not the code; found {name}=None. Give the factory "
+                f"again: load(path, {name}={saved_name})."
+            )
+        if saved_name is None and factory is not None:
+            raise ValueError(
+                f"{str(path)!r} holds a model with {name}=None, found {name}={_name_of(factory)}; "
+                f"load it without {name}."
+            )
+
+
+def _decoded(header, arrays, factories):
     """Return the estimator of a header and arrays, on the CPU."""
     decoder = Decoder(BUILDING_BLOCKS, header["objects"], arrays)
     parameters, attributes, engine = (
@@ -215,15 +238,16 @@ def _decoded(header, arrays):
         for part in ("parameters", "attributes", "engine")
     )
     cls, engine_class = ESTIMATORS[header["class"]]
-    estimator = cls(**parameters)
+    estimator = cls(**parameters | factories)
     for name, value in attributes.items():
         # A file could otherwise put a value in the place of a method.
-        if hasattr(cls, name) or name in parameters or name == "_engine":
+        if hasattr(cls, name) or name in estimator.get_params(deep=False) or name == "_engine":
             raise ValueError(f"{name!r} is not the name of a learned attribute")
         setattr(estimator, name, value)
     if not (isinstance(estimator.device, str) and "device" in estimator._structure):
         raise ValueError("the device is not the name of one")
-    estimator._engine = engine_class.from_contents(**engine)
+    estimator._structure |= factories
+    estimator._engine = engine_class.from_contents(**engine, **factories)
     return estimator
 
 

@@ -4,7 +4,9 @@ A regulariser is any callable ``regularizer(z, rows)`` of the latents of a mini-
 shape (n, d), and the indices of its rows in the training data, an int64 tensor of shape (n,). It
 returns a scalar tensor, which training adds to its loss times ``regularizer.weight`` (1 if there is
 none) and which appears in ``history_`` as ``regularizer.name`` (or ``__name__``). If it has a
-method ``fit(X)``, that is called with the training rows first.
+method ``fit(X)``, that is called with the training rows first. One that remembers something from
+batch to batch has, for a checkpoint to keep, the methods ``state_dict()`` and
+``load_state_dict(state)`` of a :class:`torch.nn.Module`.
 """
 
 from numbers import Integral

@@ -62,6 +62,15 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Width of the two hidden layers of the denoiser.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers of encoder and decoder.
+    encoder : callable, default=None
+        Factory of a network of your own in place of the encoder's hidden layers:
+        ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
+        likelihood prepares them, of shape (n, n_inputs) to features of shape (n, n_outputs), where
+        n_outputs is the last of ``hidden_layer_sizes``. See :ref:`guide-networks`.
+    decoder : callable, default=None
+        Factory of a network of your own in place of the decoder's, likewise: it maps latents,
+        standardised under the prior, of shape (n, n_components) to what the likelihood takes, of
+        shape (n, n_features).
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
         512; never more than there are.
@@ -86,6 +95,11 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Whether another call of :meth:`fit` goes on from the fitted model, with ``max_iter`` further
         epochs that are appended to ``history_``. The parameters that the model is built from must
         not have changed.
+    checkpoint : str or path-like, default=None
+        A file that :meth:`fit` keeps its state in, so that a fit that was interrupted, by Ctrl-C, a
+        callback or the end of the process, goes on from there when it is called again with the same
+        parameters and rows, to the same model. Or a folder that exists, in which each fit has a
+        file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
         "bfloat16" from 128 features on where the device has instructions for it, else "float32".
@@ -213,6 +227,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         hidden_layer_sizes="auto",
         denoiser_width=128,
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -221,6 +237,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -239,6 +256,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -247,6 +266,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state

@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skddvi import DDVAEClassifier
+from skddvi import DDVAEClassifier, DDVAETransformer
 from skddvi._engine import semisupervised
 from skddvi._engine.class_engine import ClassEngine, guided_latents
 from skddvi._engine.engine import _score_noise
@@ -31,11 +31,13 @@ from skddvi._engine.rows import Rows
 from skddvi._engine.semisupervised import (
     UNLABELLED,
     likely_pairs,
+    propagation,
     sum_over_classes,
     training_pairs,
 )
 from skddvi._engine.trainer import Schedule
 from skddvi._labels import encode_labels
+from skddvi._propagation import guess_classes, spread_labels
 from skddvi.priors import GaussianMixturePrior, PinwheelPrior
 
 ROOT = Path(__file__).parents[1]
@@ -409,6 +411,9 @@ def test_the_picture_of_a_curved_prior_has_a_class_an_arm():
         ("classification_weight", -1.0),
         ("label_smoothing", 1.0),
         ("consistency_weight", -1.0),
+        ("pretraining", -0.5),
+        ("propagation_weight", -1.0),
+        ("n_neighbors", 0),
         ("class_tolerance", -0.1),
         ("class_tolerance", 2.0),
     ],
@@ -776,7 +781,14 @@ def test_consistency_asks_for_more_than_a_random_direction(fitted):
     X, y = make_rows()
     engine = fitted._engine
     loop = engine.loop_maker(
-        few_labels(y, 5), None, weight=1.0, smoothing=0.0, consistency_weight=1.0, tolerance=0.3
+        few_labels(y, 5),
+        None,
+        None,
+        weight=1.0,
+        smoothing=0.0,
+        consistency_weight=1.0,
+        propagation_weight=0.0,
+        tolerance=0.3,
     )(engine.model, Rows(X.astype(np.float32), torch.device("cpu")), SCHEDULE, GENERATOR, None)
     inputs = engine.model.likelihood.encode(torch.as_tensor(X, dtype=torch.float32))
     log_q = engine.model.log_class_probabilities(inputs).detach()
@@ -796,6 +808,143 @@ def test_consistency_can_be_left_out():
     # Rows that do not vary have no direction.
     still = small(consistency_weight=1.0).fit(np.ones((20, 3)), y[:20])
     assert np.isfinite(still.loss_curve_).all()
+
+
+# ----------------------------------------------------------------------- propagated labels
+
+
+def make_blobs(n_a_blob=30, n_blobs=4, seed=0):
+    """Return rows around centres that are far apart, and their blobs."""
+    y = np.repeat(np.arange(n_blobs), n_a_blob)
+    noise = np.random.default_rng(seed).normal(size=(len(y), n_blobs))
+    return noise + 50.0 * np.eye(n_blobs)[y], y
+
+
+def test_labels_reach_all_of_their_group_and_no_other():
+    X, y = make_blobs()
+    codes = np.full(len(y), UNLABELLED)
+    codes[[0, 1, 35, 65]] = [0, 0, 1, 2]  # none in the last blob
+    guesses = spread_labels(X, codes, 3, 10)
+    assert guesses.shape == (len(y), 3)
+    np.testing.assert_allclose(guesses.sum(1), 1.0, rtol=1e-5)
+    reached = y < 3
+    np.testing.assert_allclose(guesses[reached], np.eye(3)[y[reached]], atol=1e-6)
+    np.testing.assert_allclose(guesses[~reached], 1.0 / 3.0, rtol=1e-5)
+    assert np.array_equal(guesses, spread_labels(X, codes, 3, 10))
+
+
+def test_a_row_between_two_labels_is_unsure():
+    X = np.linspace(0.0, 1.0, 61)[:, None] * np.ones((1, 3))
+    codes = np.full(61, UNLABELLED)
+    codes[[0, 60]] = 0, 1
+    guesses = spread_labels(X, codes, 2, 6)
+    assert guesses[5, 0] > 0.7
+    assert guesses[55, 1] > 0.7
+    assert 0.3 < guesses[30, 0] < 0.7
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 5])
+def test_labels_spread_over_very_few_or_equal_rows(n_rows):
+    codes = np.full(n_rows, UNLABELLED)
+    codes[:2] = 0, 1
+    for X in (np.eye(n_rows), np.ones((n_rows, 2))):
+        guesses = spread_labels(X, codes, 2, 15)
+        np.testing.assert_allclose(guesses.sum(1), 1.0, rtol=1e-5)
+
+
+def test_propagation_counts_unlabelled_rows_by_their_certainty():
+    log_q = torch.log(torch.tensor([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4], [0.5, 0.5]]))
+    guesses = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.1, 0.9], [1.0, 0.0]])
+    labels = torch.tensor([UNLABELLED, UNLABELLED, UNLABELLED, 1])
+    certainty = 1.0 + (0.1 * np.log(0.1) + 0.9 * np.log(0.9)) / np.log(2.0)
+    error = -np.log(0.7) - certainty * (0.1 * np.log(0.6) + 0.9 * np.log(0.4))
+    assert float(propagation(guesses, log_q, labels)) == pytest.approx(error / 4, rel=1e-5)
+
+
+def test_propagation_can_be_left_out():
+    X, y = make_rows(40)
+    few = few_labels(y, 3)
+    assert len(small().fit(X, few).history_["propagation"]) == 3
+    assert len(small(pretraining=0.0).fit(X, few).history_["propagation"]) == 3
+    assert "propagation" not in small(propagation_weight=0.0).fit(X, few).history_
+    # Without unlabelled rows there is nothing to guess.
+    assert "propagation" not in small().fit(X, y).history_
+
+
+def test_neighbours_are_looked_for_in_several_views(monkeypatch):
+    X, y = make_rows(40)
+    few, seen, fits = few_labels(y, 3), [], []
+
+    def record(views, *args):
+        seen.append(views)
+        return guess_classes(views, *args)
+
+    class Pretraining(DDVAETransformer):
+        def fit(self, X):
+            fits.append(super().fit(X))
+            return self
+
+    monkeypatch.setattr("skddvi.classifier.guess_classes", record)
+    monkeypatch.setattr("skddvi.classifier.DDVAETransformer", Pretraining)
+    model = small(max_iter=8, warm_start=True, activation="tanh").fit(X, few)
+    assert fits[0].n_iter_ == 4
+    assert fits[0].activation == "tanh"
+    for view, wanted in zip(
+        seen[0], (fits[0].transform(X), (X - X.mean(0)) / X.std(0), X), strict=True
+    ):
+        np.testing.assert_allclose(view, wanted, rtol=1e-4, atol=1e-4)
+    # A warm start looks at the fitted model's latents and pretrains nothing.
+    latents = model.transform(X)
+    model.fit(X, few)
+    np.testing.assert_array_equal(seen[1][0], latents)
+    counts = np.random.default_rng(0).poisson(2.0, size=X.shape)
+    small(pretraining=0.0, likelihood="poisson").fit(counts, few)
+    assert len(seen[2]) == 1
+    assert len(fits) == 1
+    monkeypatch.setattr("skddvi.classifier.VIEW_ENTRIES", X.size - 1)
+    assert "propagation" not in small(pretraining=0.0).fit(X, few).history_
+    small().fit(X, few)
+    assert len(seen[3]) == 1
+
+
+def test_the_encoder_starts_from_the_pretrained_one(monkeypatch):
+    X, y = make_rows(40)
+    fits = []
+
+    class Pretraining(DDVAETransformer):
+        def fit(self, X):
+            fits.append(super().fit(X))
+            return self
+
+    monkeypatch.setattr("skddvi.classifier.DDVAETransformer", Pretraining)
+    model = small(learning_rate_init=1e-12).fit(X, few_labels(y, 3))
+    own, pretrained = (each._engine.model.posterior.body[0] for each in (model, fits[0]))
+    torch.testing.assert_close(own.weight, pretrained.weight, atol=1e-6, rtol=0.0)
+
+
+def test_guesses_of_views_that_disagree_are_unsure():
+    X, y = make_blobs()
+    codes = np.full(len(y), UNLABELLED)
+    codes[[0, 35, 65, 95]] = 0, 1, 2, 3
+    misleading = np.roll(X, 30, axis=0)
+    misleading[codes != UNLABELLED] = X[codes != UNLABELLED]
+    both = guess_classes([X, misleading], codes, 4, 10)
+    one, other = (spread_labels(view, codes, 4, 10) for view in (X, misleading))
+    np.testing.assert_allclose(both, (one + other) / 2)
+    assert np.median(both.max(1)) < 0.6 < np.median(one.max(1))
+
+
+def test_propagation_mends_what_the_bound_would_defend():
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:700], y[:700]
+    few = few_labels(y, 3)
+    params = {"hidden_layer_sizes": (128,), "max_iter": 20, "random_state": 0}
+    left = few < 0
+    scores = [
+        DDVAEClassifier(propagation_weight=weight, **params).fit(X, few).score(X[left], y[left])
+        for weight in (0.0, 10.0)
+    ]
+    assert scores[1] > scores[0] + 0.01, scores
 
 
 def test_held_out_terms_in_blocks(monkeypatch):

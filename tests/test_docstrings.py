@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 import re
 from functools import cached_property
 
@@ -14,6 +15,7 @@ numpydoc_validate = pytest.importorskip("numpydoc.validate")
 
 MODULES = [
     "skddvi.baselines",
+    "skddvi.io",
     "skddvi.priors",
     "skddvi.mixture_prior",
     "skddvi.likelihoods",
@@ -34,6 +36,18 @@ WITHOUT_EXAMPLE = {
     "skddvi.likelihoods.Likelihood",
     "skddvi.noising.NoisingProcess",
 }
+
+
+def test_no_public_module_is_left_out():
+    modules = {
+        f"skddvi.{info.name}"
+        for info in pkgutil.iter_modules(skddvi.__path__)
+        if not info.name.startswith("_")
+    }
+    for module in modules - set(MODULES):
+        # All that it defines for others is exported by the package, and checked as such.
+        names = getattr(importlib.import_module(module), "__all__", [])
+        assert set(names) <= set(skddvi.__all__), module
 
 
 def resolve(name):

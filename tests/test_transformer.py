@@ -485,6 +485,17 @@ def test_auto_sleep():
     assert "sleep" not in small(sleep_weight=0.0).fit(X).history_
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_bfloat16_trains_on_counts(likelihood):
+    counts = np.random.default_rng(0).poisson(300.0, size=(60, 4))
+    fits = [
+        small(likelihood=likelihood, precision=precision).fit(counts)
+        for precision in ("bfloat16", "float32")
+    ]
+    rough, exact = (model.history_["reconstruction"][-1] for model in fits)
+    assert rough == pytest.approx(exact, abs=0.2)
+
+
 def test_bfloat16_trains():
     rough, exact = small(precision="bfloat16").fit(X), small(precision="float32").fit(X)
     assert_same_model(exact, small(precision="auto").fit(X))

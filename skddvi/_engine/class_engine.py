@@ -36,12 +36,24 @@ class ClassEngine(Engine):
         """Return what an equal engine is made of."""
         return {**super().contents(), "class_weights": self.class_weights}
 
-    def loop_maker(self, codes, validation_codes, **weights):
-        """Return what makes the training loop of rows with these class codes, (n,)."""
-        if validation_codes is not None:
-            validation_codes = torch.as_tensor(validation_codes)
-        labels = Labels(torch.as_tensor(codes), validation_codes, **weights)
-        return functools.partial(ClassLoop, labels)
+    def loop_maker(self, codes, validation_codes, guesses, **weights):
+        """Return what makes the training loop of rows with these class codes, (n,).
+
+        ``guesses`` are None or probabilities of the classes, (n, C), for rows without a label.
+        """
+        given = [
+            None if array is None else torch.as_tensor(array)
+            for array in (codes, validation_codes, guesses)
+        ]
+        return functools.partial(ClassLoop, Labels(*given, **weights))
+
+    def take_encoder(self, other):
+        """Start from the hidden layers of another engine's encoder, of the same widths."""
+        self.model.posterior.body.load_state_dict(other.model.posterior.body.state_dict())
+
+    def encode(self, X):
+        """Return the rows as the encoder sees them, (n, p)."""
+        return self._by_chunk(X, self._model_in(X.dtype).likelihood.encode)
 
     def log_class_probabilities(self, X):
         """Return log q(l|x), (n, C)."""

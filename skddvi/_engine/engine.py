@@ -43,6 +43,8 @@ class Engine:
     seed : int
     posterior : (str, dict) or None
         See :func:`build_model`.
+    encoder, decoder : callable or None
+        See :func:`build_model`.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Engine:
         device,
         seed,
         posterior=None,
+        encoder=None,
+        decoder=None,
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -67,7 +71,9 @@ class Engine:
             "activation": activation,
             "posterior": posterior,
         }
-        model = build_model(prior, likelihood, generator=self.generator, **self.build)
+        self.networks = {"encoder": encoder, "decoder": decoder}
+        options = self.build | self.networks
+        model = build_model(prior, likelihood, generator=self.generator, **options)
         # In single precision, whatever torch's default dtype is.
         self.model = self._extended(model).to(self.device, torch.float32)
 
@@ -96,7 +102,8 @@ class Engine:
         Returns
         -------
         contents : dict
-            The prior, the likelihood, arguments of the build, and arrays.
+            The prior, the likelihood, arguments of the build, and arrays. The factories of users'
+            networks are not among them.
         """
         weights = network_weights(self.model)
         return {
@@ -108,14 +115,17 @@ class Engine:
         }
 
     @classmethod
-    def from_contents(cls, *, prior, likelihood, build, weights, generator, **own):
+    def from_contents(
+        cls, *, prior, likelihood, build, weights, generator, encoder=None, decoder=None, **own
+    ):
         """Return the engine of the given contents, on the CPU; ``own`` are a subclass's."""
         engine = cls.__new__(cls)
         vars(engine).update(own, generator=None)
-        engine.build = build
+        engine.build, engine.networks = build, {"encoder": encoder, "decoder": decoder}
         engine.device = torch.device("cpu")
         with torch.device("meta"):
-            model = engine._extended(build_model(prior, likelihood, generator=None, **build))
+            options = build | engine.networks
+            model = engine._extended(build_model(prior, likelihood, generator=None, **options))
         engine.model = load_weights(model, {k: torch.tensor(v) for k, v in weights.items()})
         engine.generator = torch.Generator()
         engine.generator.set_state(torch.tensor(generator))
@@ -126,8 +136,8 @@ class Engine:
         self.device = resolve_device(device)
         self.model.to(self.device)
 
-    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None):
-        """Train on the rows of X and return the history, a dict of lists."""
+    def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None, checkpoint=None):
+        """Train on the rows of X and return the history, a dict of lists; see :func:`train`."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
         generator = self.generator
         if self.device.type != "cpu":
@@ -141,6 +151,7 @@ class Engine:
             validation_rows=validation_rows,
             on_epoch=on_epoch,
             make_loop=make_loop,
+            checkpoint=checkpoint,
         )
 
     def embed(self, X):
@@ -183,7 +194,8 @@ class Engine:
     def responsibilities(self, X, n_draws):
         """Return the probability of each part of the prior given each row of X, (n, n_parts).
 
-        The mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for every row.
+        Equation (14): the mean of p(k|z) over draws from q(z|x), whose noise is one fixed array for
+        every row.
         """
         model = self._model_in(X.dtype)
         noise = _score_noise(n_draws, model.posterior.noise_size)

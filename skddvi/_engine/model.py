@@ -9,6 +9,7 @@ from .hierarchical import HierarchicalPosterior
 from .networks import Decoder
 from .posteriors import DiffusionPosterior, GaussianPosterior
 from .unconditional import UnconditionalDiffusionPosterior
+from .user_networks import UserDecoder, UserNetwork
 
 POSTERIORS = {
     "gaussian": GaussianPosterior,
@@ -54,6 +55,8 @@ def build_model(
     activation,
     generator,
     posterior=None,
+    encoder=None,
+    decoder=None,
 ):
     """Return an untrained model; every weight is drawn from ``generator``.
 
@@ -74,6 +77,9 @@ def build_model(
     posterior : (str, dict) or None
         A key of ``POSTERIORS`` and the arguments that are its own. None is the diffusion posterior,
         or without a noise schedule the Gaussian one.
+    encoder, decoder : callable or None
+        Factories of networks in place of the perceptrons, see :class:`UserNetwork`. The encoder's
+        has the width of the last hidden layer, on which the posterior's own layers are put.
 
     Returns
     -------
@@ -95,14 +101,14 @@ def build_model(
         generator=generator,
         **options,
     )
-    decoder = Decoder(
-        loc,
-        scale,
-        hidden_layer_sizes[::-1],
-        activation,
-        likelihood.initial_output(),
-        generator,
-    )
+    if encoder is not None:
+        width = hidden_layer_sizes[-1] if hidden_layer_sizes else n_features
+        posterior.body = UserNetwork("encoder", encoder, n_features, width, generator)
+    output = likelihood.initial_output()
+    if decoder is not None:
+        decoder = UserDecoder(loc, scale, decoder, output, generator)
+    else:
+        decoder = Decoder(loc, scale, hidden_layer_sizes[::-1], activation, output, generator)
     return LatentVariableModel(prior, likelihood, decoder, posterior)
 
 

@@ -101,8 +101,12 @@ class Decoder(nn.Module):
             self.output.bias.copy_(initial_output)
 
     def forward(self, z):
-        """Return the output (..., n, p) for latents (..., n, d) in the prior's units."""
-        return self.output(self.body((z - self.loc) / self.scale))
+        """Return the output (..., n, p) for latents (..., n, d) in the prior's units.
+
+        Mixed precision ends here: counts and their densities need more digits.
+        """
+        output = self.output(self.body((z - self.loc) / self.scale))
+        return output.float() if output.dtype == torch.bfloat16 else output
 
 
 class ContextNetwork(nn.Module):

@@ -272,7 +272,7 @@ class DiffusionPosterior(Posterior):
     def predict(self, y, step, condition):
         """Return zhat(y_t, t, c(x)) and the std of the step back from y_t, each (..., n, d).
 
-        In standardised units; ``step`` is a :class:`Step`.
+        Those of equation (3), in standardised units; ``step`` is a :class:`Step`.
         """
         _, _, mean, _, _, context, *part = condition
         residual = y - step.alpha * mean

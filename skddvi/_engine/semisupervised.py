@@ -5,6 +5,7 @@ the user guide. Everything is in nats. A row without a label costs a sum over cl
 of a row and a class that the sum is made of are evaluated as one flattened batch.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -204,9 +205,11 @@ class Labels:
 
     codes: torch.Tensor
     validation_codes: torch.Tensor | None
+    guesses: torch.Tensor | None
     weight: float
     smoothing: float
     consistency_weight: float
+    propagation_weight: float
     tolerance: float
 
 
@@ -241,6 +244,10 @@ class ClassLoop(Loop):
         if told.consistency_weight > 0.0:
             error = self.consistency(inputs[0], log_q[:n].detach())
             further["consistency"] = told.consistency_weight, error
+        if told.guesses is not None:
+            guesses = told.guesses[indices].to(x.device)
+            error = propagation(guesses, log_q[:n], labels[:n])
+            further["propagation"] = told.propagation_weight, error
         if dreams is not None:
             asleep = self.sleep_loss(features.part(len(labels), None), dreams)
             further["sleep"] = self.schedule.sleep_weight, asleep
@@ -359,6 +366,16 @@ class ClassLoop(Loop):
         condition = self.model.condition(features, rows, dreams.classes)
         sleep = self.model.posterior.sleep_loss(condition, dreams.z, self.generator)
         return (sleep - features.log_q[rows, dreams.classes]).mean()
+
+
+def propagation(guesses, log_q, labels):
+    """Return the cross-entropy of guessed classes (n, C) of the rows without a label, a scalar.
+
+    A guess counts by how sure it is, 1 - H / log C with H its entropy (Iscen et al. 2019).
+    """
+    entropy = -torch.xlogy(guesses, guesses).sum(-1)
+    certainty = 1.0 - entropy / math.log(guesses.shape[1])
+    return -(certainty * (guesses * log_q).sum(-1))[labels == UNLABELLED].sum() / len(labels)
 
 
 def class_terms(model, log_q, labels):

@@ -1,7 +1,9 @@
 """The training loop."""
 
+import copy
 import math
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from .._warn import warn
 from .adversarial import Adversary
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
+from .user_networks import UserNetwork, global_random_numbers, user_buffers
 
 # Rows held at once where no gradient is taken.
 CHUNK_ROWS = 4096
@@ -61,6 +64,7 @@ def train(
     validation_rows=None,
     on_epoch=None,
     make_loop=None,
+    checkpoint=None,
 ):
     """Train a model in place and return its history.
 
@@ -77,6 +81,10 @@ def train(
         Called with the epoch's number and its figures (a dict); a true return value stops.
     make_loop : callable or None
         Makes the loop in place of :class:`Loop`, from the same arguments.
+    checkpoint : object or None
+        Keeps the state of the loop: ``resume(loop)`` gives the loop a state that was kept, if there
+        is one, ``save(state)`` keeps that of a complete epoch, and ``end(complete)`` says that the
+        training is over, or was stopped from outside.
 
     Returns
     -------
@@ -90,9 +98,12 @@ def train(
         When the objective is not finite in the first epoch, however small the steps.
     """
     loop = (make_loop or Loop)(model, rows, schedule, generator, validation_rows)
+    if checkpoint is not None:
+        checkpoint.resume(loop)
     try:
-        loop.run(on_epoch)
+        complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
+        complete = False
         # A warm start that was interrupted at once goes back to the model that it started from.
         loop.restore(loop.last_epoch)
         if not loop.epoch:
@@ -103,6 +114,8 @@ def train(
         )
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
+    if checkpoint is not None:
+        checkpoint.end(complete)
     return dict(loop.history)
 
 
@@ -112,6 +125,9 @@ class Loop:
     What is minimised, and what is said of the held-out rows, is the business of :meth:`losses` and
     :meth:`held_out_terms`; the rest is the same for every objective.
     """
+
+    # What is kept of the loop as it is; see :meth:`state`.
+    NUMBERS = ("epoch", "slowdown", "n_recoveries", "best_bound", "n_no_change", "converged")
 
     def __init__(self, model, rows, schedule, generator, validation_rows):
         self.model, self.rows, self.schedule = model, rows, schedule
@@ -126,6 +142,7 @@ class Loop:
             self.regularizers = (*self.regularizers, penalty)
         rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
+        self.buffers = user_buffers(model)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
         self.step = self.epoch = self.n_recoveries = 0
@@ -133,16 +150,19 @@ class Loop:
         self.history = defaultdict(list)
         self.last_epoch = self.snapshot()
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
+        self.converged = False
 
-    def run(self, on_epoch):
-        while self.epoch < self.schedule.max_iter:
+    def run(self, on_epoch, checkpoint):
+        """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
+        while self.epoch < self.schedule.max_iter and not self.converged:
             try:
-                figures = self.train_epoch()
-                if self.epoch + 1 == self.schedule.max_iter:
-                    self.check_last_step()
+                with self.random_numbers():
+                    figures = self.train_epoch()
+                    if self.epoch + 1 == self.schedule.max_iter:
+                        self.check_last_step()
             except _NotFiniteError as error:
                 if not self.recover(error.term):
-                    return
+                    return True
                 continue
             if self.validation_rows is not None:
                 figures |= self.validate()
@@ -150,10 +170,18 @@ class Loop:
             self.last_epoch = self.snapshot()
             for name, value in figures.items():
                 self.history[name].append(value)
-            converged = self.schedule.early_stopping and self.keep_best(figures)
-            stop = on_epoch is not None and on_epoch(self.epoch, figures)
-            if converged or stop:
-                return
+            self.converged = self.schedule.early_stopping and self.keep_best(figures)
+            if checkpoint is not None:
+                checkpoint.save(self.state())
+            if on_epoch is not None and on_epoch(self.epoch, figures):
+                return False
+        return True
+
+    def random_numbers(self):
+        """Return a context in which what users' networks draw comes from the fit's seed."""
+        if any(isinstance(module, UserNetwork) for module in self.model.modules()):
+            return global_random_numbers(self.generator)
+        return nullcontext()
 
     def train_epoch(self):
         """One pass over the rows in random order; return the mean of every term."""
@@ -279,12 +307,47 @@ class Loop:
         return self.n_no_change >= self.schedule.n_iter_no_change
 
     def snapshot(self):
-        return [optimizer.snapshot() for optimizer in self.optimizers()], self.step
+        states = [optimizer.snapshot() for optimizer in self.optimizers()]
+        return states, self.step, [buffer.clone() for buffer in self.buffers]
 
     def restore(self, snapshot):
-        states, self.step = snapshot
+        states, self.step, buffers = snapshot
         for optimizer, state in zip(self.optimizers(), states, strict=True):
             optimizer.restore(state)
+        for buffer, saved in zip(self.buffers, buffers, strict=True):
+            buffer.copy_(saved)
+
+    def state(self):
+        """Return what :meth:`load_state` goes on from, as of the epoch just finished.
+
+        Returns
+        -------
+        state : dict
+            Numbers, lists and tensors. What was not copied is not changed by further training.
+        """
+        return {name: getattr(self, name) for name in self.NUMBERS} | {
+            "last_epoch": self.last_epoch,
+            "best_epoch": self.best_epoch,
+            "history": {name: list(values) for name, values in self.history.items()},
+            "generator": self.generator.get_state(),
+            "regularizers": [copy.deepcopy(r.state_dict()) for r in self.regularizers_with_state()],
+        }
+
+    def load_state(self, state):
+        """Go on from a :meth:`state` of a loop that was made with the same arguments."""
+        for name in self.NUMBERS:
+            setattr(self, name, state[name])
+        self.last_epoch, self.best_epoch = state["last_epoch"], state["best_epoch"]
+        self.restore(self.last_epoch)
+        self.history.update({name: list(values) for name, values in state["history"].items()})
+        self.generator.set_state(state["generator"])
+        regularizers = self.regularizers_with_state()
+        for regularizer, own in zip(regularizers, state["regularizers"], strict=True):
+            regularizer.load_state_dict(own)
+
+    def regularizers_with_state(self):
+        """Return the regularisers that remember something from batch to batch."""
+        return [each for _, _, each in self.regularizers if hasattr(each, "state_dict")]
 
     def optimizers(self):
         """Return the optimiser of the model and, where there is one, the critic's."""

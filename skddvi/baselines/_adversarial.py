@@ -112,6 +112,8 @@ class AdversarialAutoencoder(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -120,6 +122,7 @@ class AdversarialAutoencoder(Baseline):
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -135,6 +138,8 @@ class AdversarialAutoencoder(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -143,6 +148,7 @@ class AdversarialAutoencoder(Baseline):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state

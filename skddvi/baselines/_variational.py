@@ -70,6 +70,8 @@ class GaussianVAE(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -78,6 +80,7 @@ class GaussianVAE(Baseline):
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -91,6 +94,8 @@ class GaussianVAE(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -99,6 +104,7 @@ class GaussianVAE(Baseline):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -182,6 +188,8 @@ class IWAE(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        encoder=None,
+        decoder=None,
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -190,6 +198,7 @@ class IWAE(Baseline):
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         precision="auto",
         device="cpu",
         random_state=None,
@@ -204,6 +213,8 @@ class IWAE(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.encoder = encoder
+        self.decoder = decoder
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -212,6 +223,7 @@ class IWAE(Baseline):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.precision = precision
         self.device = device
         self.random_state = random_state

@@ -191,7 +191,8 @@ class NegativeBinomialLikelihood(PoissonLikelihood):
         logits = torch.log_softmax(output, dim=-1) + (library.log() - log_theta)
         coefficient = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
         softplus = F.softplus(logits)
-        return coefficient.sum(-1) + (x * (logits - softplus)).sum(-1) - softplus @ theta
+        # Not a product of matrices, which mixed precision would round.
+        return (coefficient + x * (logits - softplus) - theta * softplus).sum(-1)
 
     @torch.no_grad()
     def sample(self, output, generator, library=None):

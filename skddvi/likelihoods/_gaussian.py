@@ -85,7 +85,8 @@ class GaussianLikelihood(Likelihood):
         log_variance = self._bounded_log_variance().to(output.dtype)
         log_std = 0.5 * log_variance + self.scale.to(output.dtype).log()
         constant = log_std.sum() + 0.5 * len(log_std) * math.log(2 * math.pi)
-        return -0.5 * (residual.square() @ torch.exp(-log_variance)) - constant
+        # Not a product of matrices, which mixed precision would round.
+        return -0.5 * (residual.square() * torch.exp(-log_variance)).sum(-1) - constant
 
     def mean(self, output, library=None):
         """Return the expected row; see `Likelihood.mean`."""
