@@ -155,7 +155,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         the same model again on the same machine. None gives another model each time; it does not
         draw from the global state of numpy, so ``np.random.seed`` has no influence.
     verbose : int, default=0
-        Whether to write a line to standard output after each epoch.
+        Whether to show how far the training is, and the bound: as a bar on a terminal or in a
+        notebook, which takes rich (``skddvi[progress]``) and in a notebook ipywidgets, else as a
+        line on standard output after each epoch.
 
     Attributes
     ----------
@@ -449,7 +451,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return {}, True
         engine.model.prior.freeze()
         schedule = dataclasses.replace(schedule, max_iter=n_epochs, early_stopping=False)
-        history = self._train(engine, task, schedule, "Pretraining, ")
+        history = self._train(engine, task, schedule, "Pretraining")
         # It stops early where it was interrupted or diverged.
         return history, len(history["loss"]) == n_epochs
 
