@@ -101,8 +101,8 @@ print(f"dense it would be {dense / 2**20:.0f} MiB, numpy held at most {used / 2*
 # - Integers, booleans and float16 are converted to float64 as a whole, eight bytes a value. Store
 #   float32, in C order: an array in Fortran order is copied, too.
 # - A pandas or polars table is copied into one array.
-# - :class:`~skddvi.DDVAEClusterer` takes no sparse matrix, since it gives the nearest neighbours
-#   of all rows; it keeps the latents of all training rows, and their graph, while it fits.
+# - :class:`~skddvi.DDVAEClusterer` takes no sparse matrix. While it fits it holds the latents of
+#   all training rows, and the graph of their neighbours.
 # - :class:`~skddvi.regularizers.NeighborhoodPreservation` searches the neighbours of all rows.
 # - A scaler before the estimator in a pipeline returns a copy of the rows. It is not needed: the
 #   likelihoods scale inside.

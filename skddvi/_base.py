@@ -561,6 +561,8 @@ def _fitted_regularizers(regularizer, X):
     for each in regularizers:
         if not callable(each):
             raise ValueError(f"regularizer must be callable as f(z, rows), found {each!r}.")
+        if isinstance(each, type):
+            raise ValueError(f"regularizer must be an object, found the class {each.__name__}.")
         each = copy.deepcopy(each)
         if hasattr(each, "fit"):
             each.fit(X)
@@ -570,7 +572,12 @@ def _fitted_regularizers(regularizer, X):
                 f"regularizer needs a name of its own for history_, found {name!r} taken; give the "
                 "callable another attribute `name`."
             )
-        fitted.append((name, float(getattr(each, "weight", 1.0)), each))
+        weight = getattr(each, "weight", 1.0)
+        if not (isinstance(weight, Real) and math.isfinite(weight)):
+            raise ValueError(
+                f"the weight of regularizer {name!r} must be a finite number, found {weight!r}."
+            )
+        fitted.append((name, float(weight), each))
     return tuple(fitted)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from ._base import _positive_integer
 
@@ -150,6 +151,8 @@ def cluster_number_scan(
     """
     from sklearn.metrics import adjusted_rand_score  # late, because it takes its time
 
+    if not hasattr(n_clusters_range, "__iter__"):
+        raise ValueError(f"n_clusters_range must be a sequence, found {n_clusters_range!r}.")
     numbers = np.array(
         [_positive_integer("n_clusters_range", number) for number in n_clusters_range], dtype=int
     )
@@ -158,7 +161,7 @@ def cluster_number_scan(
         raise ValueError("n_clusters_range must hold at least one number, found none.")
     rows = X
     if X_val is None:
-        index = np.arange(X.shape[0] if hasattr(X, "shape") else len(X))
+        index = np.arange(_num_samples(X))
         train, held_out = train_test_split(
             index, test_size=validation_fraction, random_state=random_state
         )

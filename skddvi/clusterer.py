@@ -17,16 +17,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import N_SCORE_DRAWS, STRUCTURE, BaseDDVAE, _joined, _positive_integer, _seed
-from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
+from ._neighbors import NeighborAgreement, fuzzy_graph, layout, modularity, nearest_neighbors
 from ._warn import warn
 from .mixture_prior import MixturePrior
 from .priors import resolve_prior
 
 # Draws from q(z|x) that the responsibilities of a row are averaged over.
 N_RESPONSIBILITY_DRAWS = 16
-# With init="neighbors" or "gaussian_mixture": starts of the mixture, and the rows for each entry of
-# a component's mean that full covariances take.
-N_MIXTURE_STARTS, FULL_COVARIANCE_ROWS = 5, 10
+# Starts of k-means or of the mixture among the latents, and of the mixture in the layout, of which
+# every other one merges two groups and cuts a third.
+N_STARTS, N_LAYOUT_STARTS = 5, 20
+# With init="gaussian_mixture": rows for each entry of a mean that full covariances take.
+FULL_COVARIANCE_ROWS = 10
 
 
 class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseDDVAE):
@@ -488,23 +490,36 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         # Not everything here dispatches, and all of it is numpy's.
         with config_context(array_api_dispatch=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a start need not have converged
-            means = KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed)
+            means = KMeans(self.n_clusters, n_init=N_STARTS, random_state=seed)
             if self.init == "kmeans":
                 return means.fit_predict(Z)
-            if self.init == "neighbors":
-                graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
-                Z = layout(graph, Z, np.random.default_rng(seed))
-            enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
-            mixture = GaussianMixture(
-                self.n_clusters,
-                covariance_type="full" if enough else "diag",
-                n_init=N_MIXTURE_STARTS,
-                random_state=seed,
-            )
             try:
+                if self.init == "neighbors":
+                    return self._labels_of_layout(GaussianMixture, Z, seed)
+                enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
+                mixture = GaussianMixture(
+                    self.n_clusters,
+                    covariance_type="full" if enough else "diag",
+                    n_init=N_STARTS,
+                    random_state=seed,
+                )
                 return mixture.fit_predict(Z)
             except ValueError:  # a component of one row, or of rows that are all in one place
                 return means.fit_predict(Z)
+
+    def _labels_of_layout(self, GaussianMixture, Z, seed):
+        """Return the clusters of Z, (n,), that keep most of the neighbour graph together."""
+        rng = np.random.default_rng(seed)
+        graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
+        points = layout(graph, Z, rng)
+        # In the layout all groups are about as dense and as wide, so one covariance serves them.
+        starts = [
+            GaussianMixture(
+                self.n_clusters, covariance_type="tied", random_state=int(start)
+            ).fit_predict(points)
+            for start in rng.integers(2**31, size=N_LAYOUT_STARTS)
+        ]
+        return max(starts, key=lambda labels: modularity(graph, labels))
 
     def _number_clusters(self, X):
         """Give the clusters numbers by their training rows, the largest first, and count them."""
