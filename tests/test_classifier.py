@@ -891,9 +891,7 @@ def test_neighbours_are_looked_for_in_several_views(monkeypatch):
     pretraining, engine, history = fits[0]
     assert len(history["loss"]) == 4
     assert pretraining.activation == "tanh"
-    for view, wanted in zip(
-        seen[0], (engine.embed(X), (X - X.mean(0)) / X.std(0), X), strict=True
-    ):
+    for view, wanted in zip(seen[0], (engine.embed(X), (X - X.mean(0)) / X.std(0), X), strict=True):
         np.testing.assert_allclose(view, wanted, rtol=1e-4, atol=1e-4)
     # A warm start looks at the fitted model's latents and pretrains nothing.
     latents = model.transform(X)
