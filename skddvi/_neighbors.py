@@ -7,6 +7,7 @@ References
 ----------
 .. [1] McInnes, L., Healy, J., and Melville, J. (2018). UMAP: uniform manifold approximation and
    projection for dimension reduction. arXiv:1802.03426.
+.. [2] Newman, M. E. J. (2006). Modularity and community structure in networks. PNAS 103, 8577-8582.
 """
 
 import numpy as np
@@ -97,12 +98,10 @@ def _squared_distances(differences):
 
 
 def modularity(graph, labels):
-    """Return how well clusters keep a symmetric graph together, at most 1 (Newman 2006).
+    """Return how well clusters keep a symmetric graph together, below 1 [2]_.
 
     It is the share of the weight that lies within clusters, less the share that would if every row
-    spread its weight over all rows in proportion to theirs. Of divisions that differ in which
-    groups they merge and which they cut, the best one leaves the sparsest borders between clusters
-    of like size.
+    spread its weight over all rows in proportion to theirs.
 
     Parameters
     ----------

@@ -53,8 +53,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     init : {"neighbors", "gaussian_mixture", "kmeans"}, default="neighbors"
         How the rows are first divided, after the pretraining. "gaussian_mixture" and "kmeans" do it
         by the latents. "neighbors" first lays out the graph of nearest neighbours among the latents
-        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density,
-        and fits the Gaussian mixture there.
+        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density. It
+        fits Gaussian mixtures there from twenty starts and takes the division with the highest
+        modularity of the graph [5]_.
     pretraining : float, default=0.5
         Share of the epochs, at least 0 and below 1, in which the clusters are still one, and the
         networks learn to describe the rows.
@@ -245,6 +246,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
        ICPR. arXiv:1908.05968.
     .. [4] Van Gansbeke, W., Vandenhende, S., Georgoulis, S., Proesmans, M., and Van Gool, L.
        (2020). SCAN: learning to classify images without labels. ECCV. arXiv:2005.12320.
+    .. [5] Newman, M. E. J. (2006). Modularity and community structure in networks. PNAS 103,
+       8577-8582.
 
     Examples
     --------
