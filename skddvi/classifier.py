@@ -607,8 +607,13 @@ class DDVAEClassifier(
             random_state=seed,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of X, which has been checked already
-            return model.fit(task.X)._engine
+            # What there is to say of X has been said.
+            warnings.filterwarnings("ignore", "X holds only|likelihood=", UserWarning)
+            warnings.filterwarnings("error", "Training was interrupted", UserWarning)
+            try:
+                return model.fit(task.X)._engine
+            except UserWarning as interruption:  # there is no classifier yet that could be kept
+                raise KeyboardInterrupt from interruption
 
     def _with_guesses(self, task, engine, embed):
         """Return the task with the classes that neighbours suggest.
