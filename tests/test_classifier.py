@@ -833,6 +833,15 @@ def test_labels_reach_all_of_their_group_and_no_other():
     assert np.array_equal(guesses, spread_labels(X, codes, 3, 10))
 
 
+def test_labels_spread_in_the_layout_of_the_graph(monkeypatch):
+    X, y = make_blobs()
+    monkeypatch.setattr("skddvi._propagation.layout", lambda graph, start, rng: X)
+    codes = np.full(len(y), UNLABELLED)
+    codes[[0, 35, 65, 95]] = 0, 1, 2, 3
+    guesses = spread_labels(np.random.default_rng(0).normal(size=X.shape), codes, 4, 10)
+    assert np.array_equal(guesses.argmax(1), y)
+
+
 def test_a_row_between_two_labels_is_unsure():
     X = np.linspace(0.0, 1.0, 61)[:, None] * np.ones((1, 3))
     codes = np.full(61, UNLABELLED)
