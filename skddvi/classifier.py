@@ -632,7 +632,12 @@ class DDVAEClassifier(
         # Not by fit: the rows have been checked already, and a checkpoint is that of this fit.
         alone = FitTask(task.X, None, schedule, watch=lambda *_: None, checkpoint=task.checkpoint)
         likelihood = resolve_likelihood(self.likelihood)
-        return model._fit_new(alone, likelihood, _seed(seed))[0]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Training was interrupted", UserWarning)
+            try:
+                return model._fit_new(alone, likelihood, _seed(seed))[0]
+            except UserWarning as interruption:  # there is no classifier yet that could be kept
+                raise KeyboardInterrupt from interruption
 
     def _with_guesses(self, task, engine, embed):
         """Return the task with the classes that neighbours suggest.

@@ -35,7 +35,7 @@ from skddvi._engine.semisupervised import (
     sum_over_classes,
     training_pairs,
 )
-from skddvi._engine.trainer import Schedule
+from skddvi._engine.trainer import Loop, Schedule
 from skddvi._labels import encode_labels
 from skddvi._propagation import guess_classes, spread_labels
 from skddvi.priors import GaussianMixturePrior, PinwheelPrior
@@ -833,6 +833,15 @@ def test_labels_reach_all_of_their_group_and_no_other():
     assert np.array_equal(guesses, spread_labels(X, codes, 3, 10))
 
 
+def test_labels_spread_in_the_layout_of_the_graph(monkeypatch):
+    X, y = make_blobs()
+    monkeypatch.setattr("skddvi._propagation.layout", lambda graph, start, rng: X)
+    codes = np.full(len(y), UNLABELLED)
+    codes[[0, 35, 65, 95]] = 0, 1, 2, 3
+    guesses = spread_labels(np.random.default_rng(0).normal(size=X.shape), codes, 4, 10)
+    assert np.array_equal(guesses.argmax(1), y)
+
+
 def test_a_row_between_two_labels_is_unsure():
     X = np.linspace(0.0, 1.0, 61)[:, None] * np.ones((1, 3))
     codes = np.full(61, UNLABELLED)
@@ -920,6 +929,30 @@ def test_the_encoder_starts_from_the_pretrained_one(monkeypatch):
     model = small(learning_rate_init=1e-12).fit(X, few_labels(y, 3))
     own, pretrained = (each.model.posterior.body[0] for each in (model._engine, fits[0][0]))
     torch.testing.assert_close(own.weight, pretrained.weight, atol=1e-6, rtol=0.0)
+
+
+def test_an_interruption_of_the_pretraining_ends_the_fit(monkeypatch):
+    X, y = make_rows(40)
+    train_epoch, n_epochs = Loop.train_epoch, []
+
+    def interrupted(loop):
+        n_epochs.append(1)
+        if len(n_epochs) == 3:
+            raise KeyboardInterrupt
+        return train_epoch(loop)
+
+    monkeypatch.setattr(Loop, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small(max_iter=10).fit(X, few_labels(y, 3))
+    assert len(n_epochs) == 3
+
+
+def test_the_pretraining_does_not_warn_of_the_rows_again():
+    _, y = make_rows(40)
+    X = np.random.default_rng(0).choice([0.0, 1.0, 2.0, 9.0], size=(40, 5))
+    with pytest.warns(UserWarning, match="looks like genotype dosages") as caught:
+        small().fit(X, few_labels(y, 3))
+    assert len(caught) == 1
 
 
 def test_guesses_of_views_that_disagree_are_unsure():
