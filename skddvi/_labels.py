@@ -11,6 +11,10 @@ from ._warn import warn
 
 # Code of a row without a label, in whatever way y says so.
 UNLABELLED = -1
+_UNNAMED = (
+    ", which the parameter unlabeled does not name; pass unlabeled='auto', or one mark for all of "
+    "these rows"
+)
 
 
 def encode_labels(y, unlabeled, classes=None, name="y"):
@@ -39,7 +43,7 @@ def encode_labels(y, unlabeled, classes=None, name="y"):
     if y.dtype.kind == "V":
         raise ValueError(f"{name} must hold one label a row, found records of {y.dtype}.")
     mask = _is_unlabelled(y, unlabeled, classes, name)
-    values = _of_one_kind(y[~mask], name)
+    values = of_one_kind(y[~mask], name, _UNNAMED)
     if len(values):
         check_classification_targets(values)
     found = np.unique(values)
@@ -74,7 +78,7 @@ def _is_unlabelled(y, unlabeled, classes, name):
         missing = _missing(y)
         if missing.any():
             return missing
-        y = _of_one_kind(y, name)
+        y = of_one_kind(y, name)
     if y.dtype.kind == "f":
         if np.isnan(y).any():
             raise ValueError(
@@ -108,16 +112,16 @@ def _missing(y):
     return np.array([_is_missing(value) for value in y.tolist()], dtype=bool)
 
 
-def _of_one_kind(values, name):
-    """Return values with the numbers of an object array as numbers, strings as they were."""
+def of_one_kind(values, name, hint=""):
+    """Return values with the numbers of an object array as numbers, strings as they were.
+
+    ``name`` is what the messages call them; ``hint`` ends the one that some are missing.
+    """
     if values.dtype.kind != "O":
         return values
     n_missing = np.count_nonzero(_missing(values))
     if n_missing:
-        raise ValueError(
-            f"{name} holds {n_missing} missing labels (None, NaN or NA), which the parameter "
-            "unlabeled does not name; pass unlabeled='auto', or one mark for all of these rows."
-        )
+        raise ValueError(f"{name} holds {n_missing} missing labels (None, NaN or NA){hint}.")
     kinds = sorted({type(value).__name__ for value in values})
     n_strings = sum(isinstance(value, str) for value in values)
     if n_strings == len(values):

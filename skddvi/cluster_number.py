@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from ._base import _positive_integer
 
@@ -76,29 +77,14 @@ class ClusterNumberScan:
         -------
         ax : matplotlib Axes
             The axes of the bound; ``ax.figure`` is the figure.
+
+        See Also
+        --------
+        skddvi.displays.ClusterNumberDisplay : Keeps all that it draws.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "plot needs matplotlib, which is not installed: pip install skddvi[plots]"
-            ) from error
-        if ax is None:
-            ax = Figure(layout="constrained").add_subplot()
-        other = ax.twinx()
-        _draw_means(ax, self.n_clusters, self.scores, "#0072B2", "o-", "held-out bound")
-        ax.set(xlabel="number of clusters", ylabel="held-out bound, nats a row")
-        if self.stability.shape[1]:
-            _draw_means(other, self.n_clusters, self.stability, "#D55E00", "s--", "stability")
-        other.set(ylabel="stability over seeds, adjusted Rand index", ylim=(-0.05, 1.05))
-        handles = [*ax.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
-        ax.legend(handles=handles, title=f"{self.scores.shape[1]} seeds, mean and spread")
-        return ax
+        from .displays import ClusterNumberDisplay
 
-
-def _draw_means(ax, x, values, color, style, label):
-    spread = values.std(1, ddof=1) if values.shape[1] > 1 else None
-    ax.errorbar(x, values.mean(1), spread, fmt=style, color=color, capsize=3, label=label)
+        return ClusterNumberDisplay.from_scan(self, ax=ax).ax_
 
 
 def cluster_number_scan(
@@ -165,6 +151,8 @@ def cluster_number_scan(
     """
     from sklearn.metrics import adjusted_rand_score  # late, because it takes its time
 
+    if not hasattr(n_clusters_range, "__iter__"):
+        raise ValueError(f"n_clusters_range must be a sequence, found {n_clusters_range!r}.")
     numbers = np.array(
         [_positive_integer("n_clusters_range", number) for number in n_clusters_range], dtype=int
     )
@@ -173,7 +161,7 @@ def cluster_number_scan(
         raise ValueError("n_clusters_range must hold at least one number, found none.")
     rows = X
     if X_val is None:
-        index = np.arange(X.shape[0] if hasattr(X, "shape") else len(X))
+        index = np.arange(_num_samples(X))
         train, held_out = train_test_split(
             index, test_size=validation_fraction, random_state=random_state
         )

@@ -6,7 +6,7 @@ computed on ``max_rows`` rows, drawn with ``random_state``, the same ones at eve
 """
 
 import itertools
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +26,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier, NearestNeighbors
 from sklearn.utils import check_array, check_consistent_length, gen_batches
+from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import column_or_1d
 
 from ._base import _seed
+from ._labels import of_one_kind
 
 __all__ = [
     "active_dimensions",
@@ -52,11 +54,28 @@ _MEDIAN_ROWS = 1000  # that the median distance is taken over
 # Bandwidths tried by cross-validation, in units of the embedding's spread: wide and geometric,
 # because an embedding may lie on curves or fill the plane.
 _BANDWIDTHS = np.geomspace(0.01, 1.0, 25)
+# What the functions' options may be, by their names.
+_COUNT = Interval(Integral, 1, None, closed="left")
+_OPTIONS = {
+    "max_rows": [_COUNT],
+    "n_neighbors": [_COUNT],
+    "n_splits": [Interval(Integral, 2, None, closed="left")],
+    "n_clusters": [None, _COUNT],
+    "n_init": [_COUNT],
+    "n_bins": [_COUNT],
+    "labels": [None, "array-like"],
+    "bandwidth": [None, Real],
+    "threshold": [Interval(Real, 0, None, closed="left")],
+    "seeds": [Integral, "array-like"],
+    "random_state": ["random_state"],
+}
+_checked = validate_params(_OPTIONS, prefer_skip_nested_validation=True)
 
 
 # --------------------------------------------------------------------------- densities and samples
 
 
+@_checked
 def latent_nll(embedding, prior_draws, *, max_rows=2000, random_state=0):
     """Latent negative log-likelihood: how much of the prior an embedding leaves out.
 
@@ -102,6 +121,7 @@ def latent_nll(embedding, prior_draws, *, max_rows=2000, random_state=0):
     return float(-density.score_samples(prior_draws).mean())
 
 
+@_checked
 def maximum_mean_discrepancy(X, Y, *, bandwidth=None, max_rows=5000, random_state=0):
     r"""Squared maximum mean discrepancy of two samples, unbiased.
 
@@ -156,6 +176,10 @@ def maximum_mean_discrepancy(X, Y, *, bandwidth=None, max_rows=5000, random_stat
     elif not bandwidth > 0:
         raise ValueError(f"bandwidth must be a positive number or None, found {bandwidth!r}.")
     gamma = 0.5 / bandwidth**2
+    if not 0 < gamma < np.inf:
+        raise ValueError(
+            f"X and Y are too far apart or too close, found {bandwidth=}; rescale them."
+        )
     n, m = len(X), len(Y)
     # Each row's kernel with itself is 1, and no part of the unbiased mean.
     within_x = (_kernel_sum(X, X, gamma) - n) / (n * (n - 1))
@@ -167,6 +191,7 @@ def _kernel_sum(X, Y, gamma):
     return sum(rbf_kernel(X[rows], Y, gamma).sum() for rows in gen_batches(len(X), _BLOCK_ROWS))
 
 
+@_checked
 def active_dimensions(means, *, threshold=0.01):
     """Count the latent dimensions that the rows make use of.
 
@@ -204,6 +229,7 @@ def active_dimensions(means, *, threshold=0.01):
 # --------------------------------------------------------------------------- neighbourhoods
 
 
+@_checked
 def continuity(X, embedding, *, n_neighbors=5):
     """Share of neighbours in the input that stay neighbours in the embedding, weighted by rank.
 
@@ -243,6 +269,7 @@ def continuity(X, embedding, *, n_neighbors=5):
     return float(trustworthiness(embedding, X, n_neighbors=n_neighbors))
 
 
+@_checked
 def knn_recall(X, embedding, *, n_neighbors=20):
     """Mean share of each row's nearest neighbours that are among its nearest in the embedding.
 
@@ -277,6 +304,7 @@ def knn_recall(X, embedding, *, n_neighbors=20):
     return float(found.mean())
 
 
+@_checked
 def knn_accuracy(train, y_train, test, y_test, *, n_neighbors=20):
     """Accuracy on held-out embeddings of nearest neighbours among those of the training rows.
 
@@ -304,10 +332,12 @@ def knn_accuracy(train, y_train, test, y_test, *, n_neighbors=20):
     >>> knn_accuracy([[0.0], [1.0]], ["a", "b"], [[0.2], [0.7]], ["a", "a"], n_neighbors=1)
     0.5
     """
+    train = check_array(train)
     knn = KNeighborsClassifier(min(n_neighbors, len(train))).fit(train, y_train)
     return float(knn.score(test, y_test))
 
 
+@_checked
 def knn_cv_accuracy(embedding, y, *, n_neighbors=20, n_splits=5):
     """Accuracy of nearest neighbours in stratified cross-validation on one embedding.
 
@@ -367,7 +397,7 @@ def purity_score(labels_true, labels_pred):
     >>> purity_score([0, 0, 1, 1], [3, 3, 3, 5])
     0.75
     """
-    table = contingency_matrix(labels_true, labels_pred)  # (n_classes, n_clusters)
+    table = _contingencies(labels_true, labels_pred)
     return float(table.max(axis=0).sum() / table.sum())
 
 
@@ -397,8 +427,18 @@ def matched_accuracy(labels_true, labels_pred):
     >>> matched_accuracy([0, 0, 1, 1], [0, 1, 2, 3])
     0.5
     """
-    table = contingency_matrix(labels_true, labels_pred)
+    table = _contingencies(labels_true, labels_pred)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
+
+
+def _contingencies(labels_true, labels_pred):
+    """Return how many rows of each class are in each cluster, (n_classes, n_clusters)."""
+    labels = [
+        of_one_kind(column_or_1d(check_array(given, ensure_2d=False, dtype=None)), name)
+        for name, given in (("labels_true", labels_true), ("labels_pred", labels_pred))
+    ]
+    check_consistent_length(*labels)
+    return contingency_matrix(*labels)
 
 
 def cluster_scores(labels_true, labels_pred):
@@ -436,6 +476,7 @@ def cluster_scores(labels_true, labels_pred):
     )
 
 
+@_checked
 def mixture_scores(embedding, y, *, n_clusters=None, n_init=5, random_state=0):
     """Agreement of the classes with the clusters that a Gaussian mixture finds in an embedding.
 
@@ -464,11 +505,13 @@ def mixture_scores(embedding, y, *, n_clusters=None, n_init=5, random_state=0):
     >>> mixture_scores(*load_iris(return_X_y=True))["purity"] > 0.9
     True
     """
+    y = of_one_kind(column_or_1d(check_array(y, ensure_2d=False, dtype=None)), "y")
     n_clusters = len(np.unique(y)) if n_clusters is None else n_clusters
     mixture = GaussianMixture(n_clusters, n_init=n_init, random_state=_seed(random_state))
     return cluster_scores(y, mixture.fit_predict(embedding))
 
 
+@_checked
 def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15):
     """Mean distance between how sure predictions are and how often they are right.
 
@@ -506,9 +549,23 @@ def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15)
     >>> expected_calibration_error([0, 1, 1, 0], [[1.0, 0.0]] * 4)
     0.5
     """
+    confidence, right, counts = calibration_bins(
+        y_true, probabilities, labels=labels, n_bins=n_bins
+    )
+    return float(np.abs(right - confidence).sum() / counts.sum())
+
+
+def calibration_bins(y_true, probabilities, *, labels=None, n_bins=15):
+    """Return the sum of confidences, the number of right rows and that of all rows in each bin.
+
+    The parameters are those of :func:`expected_calibration_error`.
+    """
     y_true = column_or_1d(y_true)
     probabilities = check_array(probabilities, dtype=np.float64)
     check_consistent_length(y_true, probabilities)
+    low, high = probabilities.min(), probabilities.max()
+    if low < 0 or high > 1:
+        raise ValueError(f"probabilities must lie in [0, 1], found [{low:g}, {high:g}].")
     labels = np.unique(y_true) if labels is None else np.asarray(labels)
     if len(labels) != probabilities.shape[1]:
         raise ValueError(
@@ -518,13 +575,17 @@ def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15)
     confidence = probabilities.max(axis=1)
     right = labels[probabilities.argmax(axis=1)] == y_true
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(y_true))
+    return (
+        np.bincount(bins, weights=confidence, minlength=n_bins),
+        np.bincount(bins, weights=right, minlength=n_bins),
+        np.bincount(bins, minlength=n_bins),
+    )
 
 
 # --------------------------------------------------------------------------- reports
 
 
+@_checked
 def embedding_report(
     embedding, X, y=None, *, n_neighbors=20, n_clusters=None, max_rows=2000, random_state=0
 ):
@@ -603,6 +664,7 @@ class MeanAndSd(NamedTuple):
     sd: float
 
 
+@_checked
 def stability_report(
     estimator,
     X,

@@ -9,6 +9,8 @@ batch to batch has, for a checkpoint to keep, the methods ``state_dict()`` and
 ``load_state_dict(state)`` of a :class:`torch.nn.Module`.
 """
 
+from numbers import Integral
+
 import torch
 
 __all__ = ["NeighborhoodPreservation"]
@@ -73,7 +75,7 @@ class NeighborhoodPreservation:
         ValueError
             When n_neighbors is not less than the number of rows.
         """
-        if not 1 <= self.n_neighbors < X.shape[0]:
+        if not isinstance(self.n_neighbors, Integral) or not 1 <= self.n_neighbors < X.shape[0]:
             raise ValueError(
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."

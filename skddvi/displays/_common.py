@@ -48,6 +48,8 @@ def check_plane(estimator, what):
 def checked_rows(estimator, X, labels=None):
     """Return rows as the engine takes them, after checking that each has a label, if any."""
     X = estimator._rows(X)
+    if labels is not None and not hasattr(labels, "__len__"):
+        raise ValueError(f"y must have one entry a row, found {labels!r}.")
     if labels is not None and len(labels) != X.shape[0]:
         raise ValueError(
             f"y must have one entry a row, found {len(labels)} entries and {X.shape[0]} rows."

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from .._base import _positive_integer
 from ._common import MASSES, PriorContours, caption, check_plane, dress, pyplot
 
 LINE_COLOURS = ("#56B4E9", "#D55E00")
@@ -93,6 +94,10 @@ class DecodedGridDisplay:
         """
         pyplot()
         check_plane(estimator, "DecodedGridDisplay")
+        image_shape = [
+            _positive_integer("image_shape", n) for n in _numbers("image_shape", image_shape)
+        ]
+        n_points = _positive_integer("n_points", n_points)
         if math.prod(image_shape) != estimator.n_features_in_:
             raise ValueError(
                 f"image_shape={tuple(image_shape)} has {math.prod(image_shape)} pixels, but the "
@@ -101,6 +106,9 @@ class DecodedGridDisplay:
         contours = PriorContours.of(estimator, np.empty((0, 2)))
         if extent is None:
             extent = contours.x[0], contours.x[-1], contours.y[0], contours.y[-1]
+        extent = _numbers("extent", extent)
+        if len(extent) != 4 or not np.isfinite(extent).all():
+            raise ValueError(f"extent must be x_low, x_high, y_low, y_high, found {extent}.")
         x, y = (_centres(low, high, n_points) for low, high in (extent[:2], extent[2:]))
         latents = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         images = estimator._engine.decode(latents).reshape(n_points, n_points, *image_shape)
@@ -163,6 +171,14 @@ class DecodedGridDisplay:
             handles.append(Line2D([], [], color=colour, lw=1.4, label=label, path_effects=rim))
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles)}
         ax.legend(handles=handles, fontsize=8, frameon=False, borderaxespad=0.2, **place)
+
+
+def _numbers(name, values):
+    """Return a list of the numbers that a sequence holds."""
+    values = np.asarray(values)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be a sequence of numbers, found {values!r}.")
+    return values.tolist()
 
 
 def _centres(low, high, n_points):

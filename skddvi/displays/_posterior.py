@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._base import _seed
+from .._base import _positive_integer, _seed
 from .._picture import class_style
 from ._common import (
     PriorContours,
@@ -115,6 +115,12 @@ class PosteriorDisplay:
         if rows is None:
             rows = np.unique(np.linspace(0, len(embedding) - 1, N_ROWS).round().astype(int))
         rows = np.asarray(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(f"rows must be a sequence of indices, found {rows!r}.")
+        absent = rows[(rows < -len(embedding)) | (rows >= len(embedding))]
+        if len(absent):
+            raise IndexError(f"rows must be among the {len(embedding)} of X, found {absent[0]}.")
+        n_samples = _positive_integer("n_samples", n_samples)
         draws = estimator._engine.sample_posterior(X[rows], n_samples, _seed(random_state))
         contours = PriorContours.of(estimator, np.concatenate([embedding, *draws]))
         display = cls(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._base import _seed
+from .._base import _positive_integer, _seed
 from ._common import (
     PriorContours,
     caption,
@@ -134,6 +134,7 @@ class TrajectoryDisplay:
         """
         if axes is not None:
             n_panels = len(axes)
+        n_panels = _positive_integer("n_panels", n_panels)
         n_steps = len(self.path) - 1
         n_panels = min(n_panels, n_steps + 1)
         if n_panels < 2:

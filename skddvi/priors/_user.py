@@ -97,7 +97,7 @@ class UserPrior(Prior):
             z = self.prior.sample(n_samples, generator, part)
         else:
             z = self.prior.sample(n_samples, generator)
-        z = torch.as_tensor(z)
+        z = torch.as_tensor(z) if hasattr(z, "__len__") else torch.empty(0)
         if z.shape != (n_samples, self.n_components):
             raise ValueError(
                 f"the samples of prior={type(self.prior).__name__} must have shape "
