@@ -42,8 +42,6 @@ sphinx_gallery_conf = {
     "capture_repr": (),  # pictures and what is printed; a display's repr says nothing
     "reset_modules": ("matplotlib",),
     "show_signature": False,
-    "doc_module": ("skddvi",),
-    "backreferences_dir": "generated/backreferences",
 }
 
 html_theme = "pydata_sphinx_theme"

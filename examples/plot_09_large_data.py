@@ -82,7 +82,9 @@ for start in range(0, N_ROWS, BLOCK):
 # ---------------
 #
 # Rows of a sparse matrix are made dense one batch at a time. CSR is read as it is; CSC, COO and
-# others are converted to CSR, which holds both for a moment.
+# others are converted to CSR, which holds both for a moment. Again what is held is the same for
+# few rows and for many, some blocks of a fixed size. They are more than so small a matrix would
+# be if it were dense; one of a million rows would take 4 GiB.
 
 counts = sparse.random_array(
     (10_000, 1_000),
