@@ -1,5 +1,6 @@
 """Classification with few labels, by a class-conditional model with a diffusion posterior."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np

@@ -75,7 +75,7 @@ def test_the_type_of_numbers_does_not_matter(models, kind, dtype, layout):
     assert_alike(answers(models[kind], given_rows), answers(models[kind], rows), tolerance)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(kind=KINDS, power=st.lists(st.integers(-40, 40), min_size=6, max_size=6))
 def test_the_units_of_features_do_not_matter(kind, power):
     # Powers of two, by which a float is multiplied without rounding.
@@ -112,7 +112,7 @@ PARAMETERS = {
 CHOICES = st.fixed_dictionaries({}, optional=PARAMETERS)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(kind=KINDS, params=CHOICES, others=CHOICES)
 def test_parameters_survive_clone_and_set_params(kind, params, others):
     model = tiny(kind, **params)
@@ -126,7 +126,7 @@ def test_parameters_survive_clone_and_set_params(kind, params, others):
     assert repr(changed) == repr(model)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=9, deadline=None, derandomize=True, database=None)
 @given(kind=KINDS, params=CHOICES)
 def test_models_survive_clone_save_pickle_and_copy(kind, params, tmp_path_factory):
     params = {"max_iter": 2, **params}
