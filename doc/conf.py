@@ -37,8 +37,9 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "within_subsection_order": "FileNameSortKey",
-    "abort_on_example_error": False,  # a page with a traceback is worse than none
+    "abort_on_example_error": True,  # a page with a traceback is worse than none
     "download_all_examples": False,
+    "capture_repr": (),  # pictures and what is printed; a display's repr says nothing
     "reset_modules": ("matplotlib",),
     "show_signature": False,
     "doc_module": ("skddvi",),

@@ -22,7 +22,7 @@ from skddvi.displays import LatentSpaceDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
-    X[:600] / 16, y[:600], test_size=200, random_state=0
+    X[:450] / 16, y[:450], test_size=150, random_state=0
 )
 PRIORS = ["normal", "gaussian_mixture", "pinwheel", "swiss_roll", "square"]
 SEEDS = [0, 1]
@@ -42,8 +42,9 @@ models = {
 
 # %%
 # Embeddings of the held-out rows, with the prior's 50 % and 95 % regions behind them. The arms,
-# the spiral and the sides of the square are the priors' own: **no data have them**. A group that
-# lies on two arms is no more two groups than one that lies on one.
+# the spiral and the sides of the square are **the priors' own and not the data's**. A group that
+# lies on two arms is no more two groups than one that lies on one. Names stand at the medians of
+# their digits: one in an empty place has its digits in several others.
 
 figure, axes = plt.subplots(2, 3, figsize=(11, 7.2), layout="constrained")
 for ax, prior in zip(axes.flat, PRIORS, strict=False):
@@ -76,8 +77,8 @@ for prior in PRIORS:
 from skddvi.priors import EmpiricalPrior
 
 rng = np.random.default_rng(0)
-angle = rng.uniform(0, 2 * np.pi, 2000)
-ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * rng.normal(1.4, 0.08, (2000, 1))
+angle = rng.uniform(0, 2 * np.pi, 500)
+ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * rng.normal(1.4, 0.08, (500, 1))
 model = DDVAETransformer(
     prior=EmpiricalPrior(ring),
     likelihood="bernoulli",

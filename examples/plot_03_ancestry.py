@@ -73,8 +73,8 @@ LatentSpaceDisplay.from_estimator(model, X, names[y])
 # Missing calls
 # -------------
 #
-# A person with half of the calls masked is still placed near where all of them put it. The
-# distances are in units of the prior's standard deviation, which is one.
+# Masking half of the calls of a person moves the embedding, by a distance that is in units of the
+# prior's standard deviation, which is one:
 
 rng = np.random.default_rng(0)
 people = rng.choice(len(X), 100, replace=False)
@@ -84,7 +84,7 @@ moved = np.linalg.norm(model.transform(masked) - model.transform(X[people]), axi
 print(f"median distance {np.median(moved):.2f}, largest {moved.max():.2f}")
 
 # %%
-# The posterior ought to be wider for them. It is not:
+# So the posterior ought to be wider for them. It is not:
 
 for title, rows in {"all calls": X[people], "half of them masked": masked}.items():
     draws = model.sample_posterior(rows, n_samples=100, random_state=0)
@@ -92,10 +92,10 @@ for title, rows in {"all calls": X[people], "half of them masked": masked}.items
 
 # %%
 # The likelihood leaves missing calls out, but the encoder is given the mean of the variant in
-# their place and is not told that it is one. It has to learn from the training rows how much to
-# trust such people, and few of these have more than a few missing calls. The width of the
-# posterior can be relied on for people like those that the model was trained on, and not for
-# others.
+# their place and is not told that it is one, which draws these people towards the middle. How
+# much to trust them is learned from the training rows, few of which have more than a few missing
+# calls. Place and width can be relied on for people like those that the model was trained on, and
+# not for others.
 
 # %%
 # Decoded frequencies

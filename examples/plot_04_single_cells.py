@@ -107,6 +107,7 @@ decoded = model.inverse_transform(places)
 shares = np.stack([X[y == code].sum(axis=0) / X[y == code].sum() for code in (first, second)])
 seen = (shares > 0).all(axis=0)
 ratio = np.where(seen, np.log2(decoded[0] / decoded[1]), 0.0)
+in_counts = np.where(seen, np.diff(np.log2(shares[::-1] + ~seen), axis=0)[0], 0.0)
 print(f"log2 ratio of {names[first]} to {names[second]}: decoded, and in the counts")
 for gene in np.argsort(-np.abs(ratio))[:5]:
-    print(f"gene {gene:>4}: {ratio[gene]:6.2f} {np.log2(shares[0] / shares[1])[gene]:6.2f}")
+    print(f"gene {gene:>4}: {ratio[gene]:6.2f} {in_counts[gene]:6.2f}")

@@ -38,9 +38,9 @@ print(f"KMeans {adjusted_rand_score(y, means.labels_):.3f}")
 print("weights", clusterer.weights_.round(2), "sizes of the groups", np.sort(np.bincount(y))[::-1])
 
 # %%
-# The latents with the learned mixture behind them. Colours are the clusters that were found, which
-# are numbered by size. The mixture *makes* gaps: in the joint training each cluster is drawn
-# together, whatever the rows are like.
+# The latents with the learned mixture behind them. Colours are the clusters that were found,
+# which are numbered by size. The mixture *makes* gaps: in the joint training each cluster is
+# drawn together, whatever the rows are like.
 
 LatentSpaceDisplay.from_estimator(clusterer, X, clusterer.labels_)
 
@@ -48,8 +48,8 @@ LatentSpaceDisplay.from_estimator(clusterer, X, clusterer.labels_)
 # Soft labels
 # -----------
 #
-# ``predict_proba`` averages over draws of each row's latent, and ``predict`` takes the largest. The
-# rows that the clusterer is least sure of:
+# ``predict_proba`` averages over draws of each row's latent, and ``predict`` takes the largest.
+# The rows that the clusterer is least sure of:
 
 probabilities = clusterer.predict_proba(X)
 least = np.argsort(probabilities.max(axis=1))[:3]
@@ -59,14 +59,15 @@ print(probabilities[least].round(2))
 # How many?
 # ---------
 #
-# A higher held-out bound is a better density; a stability of 1 says that both seeds divide the rows
-# in the same way. Two seeds are few: use five or more, and longer training.
+# A higher held-out bound is a better density; a stability of 1 says that both seeds divide the
+# rows in the same way. Two seeds are few, and so is one split of 300 rows: use five seeds or
+# more, and longer training, before you believe a number.
 
-scan = cluster_number_scan(DDVAEClusterer(max_iter=20, **settings), X, [2, 3, 4, 5], n_seeds=2)
+scan = cluster_number_scan(DDVAEClusterer(max_iter=40, **settings), X, [2, 3, 4, 5], n_seeds=2)
 figure, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
 scan.plot(ax=ax)
 print("chosen:", scan.best_n_clusters)
 
 # %%
-# The number of clusters is a choice of scale as much as a fact, and the scan can be wrong: look at
-# both curves, and not at the number alone. See :doc:`/what_this_plot_cannot_tell_you`.
+# The number of clusters is a choice of scale as much as a fact, and the scan can be wrong: look
+# at both curves, and not at the number alone. See :doc:`/what_this_plot_cannot_tell_you`.

@@ -260,17 +260,15 @@ def _progress(quiet):
 
     Piped, redirected, quiet or without rich: nothing is shown.
     """
-    on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    try:
-        if quiet or not on_terminal:
-            raise ImportError
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    except ImportError:
+    from ._progress import bars
+
+    display = None
+    if not quiet and sys.stdout.isatty():
+        display = bars("stderr", "spinner", "{task.description}", "elapsed", transient=True)
+    if display is None:
         yield None
         return
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with display as progress:
 
         def watch(label):
             for task in progress.task_ids:

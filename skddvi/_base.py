@@ -3,7 +3,6 @@
 import copy
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
 from ._engine.rows import as_array
 from ._engine.trainer import Schedule
+from ._progress import shown_epochs
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
@@ -101,6 +101,7 @@ class FitTask(NamedTuple):
     labels_val: object = None
     guesses: object = None  # probabilities of the training rows' classes, where it makes any
     checkpoint: Checkpoint | None = None
+    show: Callable | None = None  # shows the epochs, see shown_epochs
 
 
 class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
@@ -245,8 +246,14 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                     labels, labels_val = labels[rows], labels[held_out]
         schedule = self._schedule(X, X_val)
         n_epochs = self._n_trainings() * schedule.max_iter
-        with epochs(self, X, n_epochs) as watch, checkpoint or nullcontext():
-            task = FitTask(X, X_val, schedule, watch, labels, labels_val, checkpoint)
+        with (
+            epochs(self, X, n_epochs) as watch,
+            checkpoint or nullcontext(),
+            shown_epochs(self.verbose) as show,
+        ):
+            task = FitTask(
+                X, X_val, schedule, watch, labels, labels_val, checkpoint=checkpoint, show=show
+            )
             if continued:
                 engine, history = self._fit_further(task)
             else:
@@ -290,7 +297,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             task.X,
             schedule,
             X_val=task.X_val,
-            on_epoch=task.watch(engine, self._on_epoch(schedule, stage), history),
+            on_epoch=task.watch(engine, self._on_epoch(task.show, schedule, stage), history),
             make_loop=self._loop_maker(engine, task),
             checkpoint=training,
         )
@@ -366,16 +373,18 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             return self.precision == "bfloat16"
         return n_features >= AUTO_BFLOAT16_FEATURES and has_fast_bfloat16(self.device)
 
-    def _on_epoch(self, schedule, stage=""):
-        if not self.verbose:
+    def _on_epoch(self, show, schedule, stage=""):
+        """Return what tells of an epoch of one training; None at ``verbose=0``."""
+        if show is None:
             return None
+        tell = show(stage, schedule.max_iter)
 
         def report(epoch, figures):
             name = schedule.criterion
             bounds = f"{'bound' if name == 'elbo' else name} {figures[name]:.4g} nats a row"
             if f"validation_{name}" in figures:
                 bounds += f", held out {figures[f'validation_{name}']:.4g}"
-            sys.stdout.write(f"{stage}Epoch {epoch}/{schedule.max_iter}: {bounds}\n")
+            tell(epoch, bounds)
 
         return report
 

@@ -14,11 +14,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import BaseDDVAE, _positive_integer, _seed
+from ._base import BaseDDVAE, FitTask, _positive_integer, _seed
 from ._engine.class_engine import ClassEngine
 from ._labels import UNLABELLED, encode_labels
 from ._propagation import guess_classes
 from ._warn import warn
+from .likelihoods import resolve_likelihood
 from .priors import resolve_prior
 from .transformer import DDVAETransformer
 
@@ -186,7 +187,9 @@ class DDVAEClassifier(
         the same model again on the same machine. None gives another model each time; it does not
         draw from the global state of numpy, so ``np.random.seed`` has no influence.
     verbose : int, default=0
-        Whether to write a line to standard output after each epoch.
+        Whether to show how far the training is, and the bound: as a bar on a terminal or in a
+        notebook, which takes rich (``skddvi[progress]``) and in a notebook ipywidgets, else as a
+        line on standard output after each epoch.
 
     Attributes
     ----------
@@ -625,11 +628,17 @@ class DDVAEClassifier(
             **{name: getattr(self, name) for name in shared},
             batch_size=task.schedule.batch_size,
             max_iter=max(1, round(self.pretraining * task.schedule.max_iter)),
-            random_state=seed,
         )
+        schedule = model._schedule(task.X, None)
+        # Not by fit: the rows have been checked already, and a checkpoint is that of this fit.
+        alone = FitTask(task.X, None, schedule, watch=lambda *_: None, checkpoint=task.checkpoint)
+        likelihood = resolve_likelihood(self.likelihood)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of X, which has been checked already
-            return model.fit(task.X)._engine
+            warnings.filterwarnings("error", "Training was interrupted", UserWarning)
+            try:
+                return model._fit_new(alone, likelihood, _seed(seed))[0]
+            except UserWarning as interruption:  # there is no classifier yet that could be kept
+                raise KeyboardInterrupt from interruption
 
     def _with_guesses(self, task, engine, embed):
         """Return the task with the classes that neighbours suggest.

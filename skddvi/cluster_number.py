@@ -77,29 +77,14 @@ class ClusterNumberScan:
         -------
         ax : matplotlib Axes
             The axes of the bound; ``ax.figure`` is the figure.
+
+        See Also
+        --------
+        skddvi.displays.ClusterNumberDisplay : Keeps all that it draws.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "plot needs matplotlib, which is not installed: pip install skddvi[plots]"
-            ) from error
-        if ax is None:
-            ax = Figure(layout="constrained").add_subplot()
-        other = ax.twinx()
-        _draw_means(ax, self.n_clusters, self.scores, "#0072B2", "o-", "held-out bound")
-        ax.set(xlabel="number of clusters", ylabel="held-out bound, nats a row")
-        if self.stability.shape[1]:
-            _draw_means(other, self.n_clusters, self.stability, "#D55E00", "s--", "stability")
-        other.set(ylabel="stability over seeds, adjusted Rand index", ylim=(-0.05, 1.05))
-        handles = [*ax.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
-        ax.legend(handles=handles, title=f"{self.scores.shape[1]} seeds, mean and spread")
-        return ax
+        from .displays import ClusterNumberDisplay
 
-
-def _draw_means(ax, x, values, color, style, label):
-    spread = values.std(1, ddof=1) if values.shape[1] > 1 else None
-    ax.errorbar(x, values.mean(1), spread, fmt=style, color=color, capsize=3, label=label)
+        return ClusterNumberDisplay.from_scan(self, ax=ax).ax_
 
 
 def cluster_number_scan(

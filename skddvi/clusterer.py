@@ -17,16 +17,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import N_SCORE_DRAWS, STRUCTURE, BaseDDVAE, _joined, _positive_integer, _seed
-from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
+from ._neighbors import NeighborAgreement, fuzzy_graph, layout, modularity, nearest_neighbors
 from ._warn import warn
 from .mixture_prior import MixturePrior
 from .priors import resolve_prior
 
 # Draws from q(z|x) that the responsibilities of a row are averaged over.
 N_RESPONSIBILITY_DRAWS = 16
-# With init="neighbors" or "gaussian_mixture": starts of the mixture, and the rows for each entry of
-# a component's mean that full covariances take.
-N_MIXTURE_STARTS, FULL_COVARIANCE_ROWS = 5, 10
+# Starts of k-means or of the mixture among the latents, and of the mixture in the layout, of which
+# every other one merges two groups and cuts a third.
+N_STARTS, N_LAYOUT_STARTS = 5, 20
+# With init="gaussian_mixture": rows for each entry of a mean that full covariances take.
+FULL_COVARIANCE_ROWS = 10
 
 
 class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseDDVAE):
@@ -51,8 +53,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     init : {"neighbors", "gaussian_mixture", "kmeans"}, default="neighbors"
         How the rows are first divided, after the pretraining. "gaussian_mixture" and "kmeans" do it
         by the latents. "neighbors" first lays out the graph of nearest neighbours among the latents
-        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density,
-        and fits the Gaussian mixture there.
+        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density. It
+        fits Gaussian mixtures there from twenty starts and takes the division with the highest
+        modularity of the graph [5]_.
     pretraining : float, default=0.5
         Share of the epochs, at least 0 and below 1, in which the clusters are still one, and the
         networks learn to describe the rows.
@@ -155,7 +158,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         the same model again on the same machine. None gives another model each time; it does not
         draw from the global state of numpy, so ``np.random.seed`` has no influence.
     verbose : int, default=0
-        Whether to write a line to standard output after each epoch.
+        Whether to show how far the training is, and the bound: as a bar on a terminal or in a
+        notebook, which takes rich (``skddvi[progress]``) and in a notebook ipywidgets, else as a
+        line on standard output after each epoch.
 
     Attributes
     ----------
@@ -241,6 +246,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
        ICPR. arXiv:1908.05968.
     .. [4] Van Gansbeke, W., Vandenhende, S., Georgoulis, S., Proesmans, M., and Van Gool, L.
        (2020). SCAN: learning to classify images without labels. ECCV. arXiv:2005.12320.
+    .. [5] Newman, M. E. J. (2006). Modularity and community structure in networks. PNAS 103,
+       8577-8582.
 
     Examples
     --------
@@ -449,7 +456,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return {}, True
         engine.model.prior.freeze()
         schedule = dataclasses.replace(schedule, max_iter=n_epochs, early_stopping=False)
-        history = self._train(engine, task, schedule, "Pretraining, ")
+        history = self._train(engine, task, schedule, "Pretraining")
         # It stops early where it was interrupted or diverged.
         return history, len(history["loss"]) == n_epochs
 
@@ -486,23 +493,36 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         # Not everything here dispatches, and all of it is numpy's.
         with config_context(array_api_dispatch=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a start need not have converged
-            means = KMeans(self.n_clusters, n_init=N_MIXTURE_STARTS, random_state=seed)
+            means = KMeans(self.n_clusters, n_init=N_STARTS, random_state=seed)
             if self.init == "kmeans":
                 return means.fit_predict(Z)
-            if self.init == "neighbors":
-                graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
-                Z = layout(graph, Z, np.random.default_rng(seed))
-            enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
-            mixture = GaussianMixture(
-                self.n_clusters,
-                covariance_type="full" if enough else "diag",
-                n_init=N_MIXTURE_STARTS,
-                random_state=seed,
-            )
             try:
+                if self.init == "neighbors":
+                    return self._labels_of_layout(GaussianMixture, Z, seed)
+                enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
+                mixture = GaussianMixture(
+                    self.n_clusters,
+                    covariance_type="full" if enough else "diag",
+                    n_init=N_STARTS,
+                    random_state=seed,
+                )
                 return mixture.fit_predict(Z)
             except ValueError:  # a component of one row, or of rows that are all in one place
                 return means.fit_predict(Z)
+
+    def _labels_of_layout(self, GaussianMixture, Z, seed):
+        """Return the clusters of Z, (n,), that keep most of the neighbour graph together."""
+        rng = np.random.default_rng(seed)
+        graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
+        points = layout(graph, Z, rng)
+        # In the layout all groups are about as dense and as wide, so one covariance serves them.
+        starts = [
+            GaussianMixture(
+                self.n_clusters, covariance_type="tied", random_state=int(start)
+            ).fit_predict(points)
+            for start in rng.integers(2**31, size=N_LAYOUT_STARTS)
+        ]
+        return max(starts, key=lambda labels: modularity(graph, labels))
 
     def _number_clusters(self, X):
         """Give the clusters numbers by their training rows, the largest first, and count them."""

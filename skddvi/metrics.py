@@ -549,6 +549,17 @@ def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15)
     >>> expected_calibration_error([0, 1, 1, 0], [[1.0, 0.0]] * 4)
     0.5
     """
+    confidence, right, counts = calibration_bins(
+        y_true, probabilities, labels=labels, n_bins=n_bins
+    )
+    return float(np.abs(right - confidence).sum() / counts.sum())
+
+
+def calibration_bins(y_true, probabilities, *, labels=None, n_bins=15):
+    """Return the sum of confidences, the number of right rows and that of all rows in each bin.
+
+    The parameters are those of :func:`expected_calibration_error`.
+    """
     y_true = column_or_1d(y_true)
     probabilities = check_array(probabilities, dtype=np.float64)
     check_consistent_length(y_true, probabilities)
@@ -564,8 +575,11 @@ def expected_calibration_error(y_true, probabilities, *, labels=None, n_bins=15)
     confidence = probabilities.max(axis=1)
     right = labels[probabilities.argmax(axis=1)] == y_true
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(y_true))
+    return (
+        np.bincount(bins, weights=confidence, minlength=n_bins),
+        np.bincount(bins, weights=right, minlength=n_bins),
+        np.bincount(bins, minlength=n_bins),
+    )
 
 
 # --------------------------------------------------------------------------- reports

@@ -112,7 +112,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         the same model again on the same machine. None gives another model each time; it does not
         draw from the global state of numpy, so ``np.random.seed`` has no influence.
     verbose : int, default=0
-        Whether to write a line to standard output after each epoch.
+        Whether to show how far the training is, and the bound: as a bar on a terminal or in a
+        notebook, which takes rich (``skddvi[progress]``) and in a notebook ipywidgets, else as a
+        line on standard output after each epoch.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ from skddvi._engine.semisupervised import (
     sum_over_classes,
     training_pairs,
 )
-from skddvi._engine.trainer import Schedule
+from skddvi._engine.trainer import Loop, Schedule
 from skddvi._labels import encode_labels
 from skddvi._propagation import guess_classes, spread_labels
 from skddvi.priors import GaussianMixturePrior, PinwheelPrior
@@ -709,9 +709,9 @@ def test_promise_07_the_split_is_stratified(monkeypatch):
     seen = {}
     make = ClassEngine.loop_maker
 
-    def spy(engine, labels, held_out, **weights):
+    def spy(engine, labels, held_out, guesses, **weights):
         seen.update(labels=labels, held_out=held_out)
-        return make(engine, labels, held_out, **weights)
+        return make(engine, labels, held_out, guesses, **weights)
 
     monkeypatch.setattr(ClassEngine, "loop_maker", spy)
     small(early_stopping=True, validation_fraction=0.2).fit(X, few_labels(y, 10))
@@ -833,6 +833,15 @@ def test_labels_reach_all_of_their_group_and_no_other():
     assert np.array_equal(guesses, spread_labels(X, codes, 3, 10))
 
 
+def test_labels_spread_in_the_layout_of_the_graph(monkeypatch):
+    X, y = make_blobs()
+    monkeypatch.setattr("skddvi._propagation.layout", lambda graph, start, rng: X)
+    codes = np.full(len(y), UNLABELLED)
+    codes[[0, 35, 65, 95]] = 0, 1, 2, 3
+    guesses = spread_labels(np.random.default_rng(0).normal(size=X.shape), codes, 4, 10)
+    assert np.array_equal(guesses.argmax(1), y)
+
+
 def test_a_row_between_two_labels_is_unsure():
     X = np.linspace(0.0, 1.0, 61)[:, None] * np.ones((1, 3))
     codes = np.full(61, UNLABELLED)
@@ -880,18 +889,18 @@ def test_neighbours_are_looked_for_in_several_views(monkeypatch):
         return guess_classes(views, *args)
 
     class Pretraining(DDVAETransformer):
-        def fit(self, X):
-            fits.append(super().fit(X))
-            return self
+        def _fit_new(self, *args):
+            engine, history = super()._fit_new(*args)
+            fits.append((self, engine, history))
+            return engine, history
 
     monkeypatch.setattr("skddvi.classifier.guess_classes", record)
     monkeypatch.setattr("skddvi.classifier.DDVAETransformer", Pretraining)
     model = small(max_iter=8, warm_start=True, activation="tanh").fit(X, few)
-    assert fits[0].n_iter_ == 4
-    assert fits[0].activation == "tanh"
-    for view, wanted in zip(
-        seen[0], (fits[0].transform(X), (X - X.mean(0)) / X.std(0), X), strict=True
-    ):
+    pretraining, engine, history = fits[0]
+    assert len(history["loss"]) == 4
+    assert pretraining.activation == "tanh"
+    for view, wanted in zip(seen[0], (engine.embed(X), (X - X.mean(0)) / X.std(0), X), strict=True):
         np.testing.assert_allclose(view, wanted, rtol=1e-4, atol=1e-4)
     # A warm start looks at the fitted model's latents and pretrains nothing.
     latents = model.transform(X)
@@ -912,14 +921,38 @@ def test_the_encoder_starts_from_the_pretrained_one(monkeypatch):
     fits = []
 
     class Pretraining(DDVAETransformer):
-        def fit(self, X):
-            fits.append(super().fit(X))
-            return self
+        def _fit_new(self, *args):
+            fits.append(super()._fit_new(*args))
+            return fits[-1]
 
     monkeypatch.setattr("skddvi.classifier.DDVAETransformer", Pretraining)
     model = small(learning_rate_init=1e-12).fit(X, few_labels(y, 3))
-    own, pretrained = (each._engine.model.posterior.body[0] for each in (model, fits[0]))
+    own, pretrained = (each.model.posterior.body[0] for each in (model._engine, fits[0][0]))
     torch.testing.assert_close(own.weight, pretrained.weight, atol=1e-6, rtol=0.0)
+
+
+def test_an_interruption_of_the_pretraining_ends_the_fit(monkeypatch):
+    X, y = make_rows(40)
+    train_epoch, n_epochs = Loop.train_epoch, []
+
+    def interrupted(loop):
+        n_epochs.append(1)
+        if len(n_epochs) == 3:
+            raise KeyboardInterrupt
+        return train_epoch(loop)
+
+    monkeypatch.setattr(Loop, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small(max_iter=10).fit(X, few_labels(y, 3))
+    assert len(n_epochs) == 3
+
+
+def test_the_pretraining_does_not_warn_of_the_rows_again():
+    _, y = make_rows(40)
+    X = np.random.default_rng(0).choice([0.0, 1.0, 2.0, 9.0], size=(40, 5))
+    with pytest.warns(UserWarning, match="looks like genotype dosages") as caught:
+        small().fit(X, few_labels(y, 3))
+    assert len(caught) == 1
 
 
 def test_guesses_of_views_that_disagree_are_unsure():
@@ -936,9 +969,9 @@ def test_guesses_of_views_that_disagree_are_unsure():
 
 def test_propagation_mends_what_the_bound_would_defend():
     X, y = load_digits(return_X_y=True)
-    X, y = X[:700], y[:700]
+    X, y = X[:500], y[:500]
     few = few_labels(y, 3)
-    params = {"hidden_layer_sizes": (128,), "max_iter": 20, "random_state": 0}
+    params = {"hidden_layer_sizes": (64,), "max_iter": 10, "random_state": 0}
     left = few < 0
     scores = [
         DDVAEClassifier(propagation_weight=weight, **params).fit(X, few).score(X[left], y[left])

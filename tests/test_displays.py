@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from skddvi import DDVAETransformer
+from skddvi import ClusterNumberScan, DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._picture import MAX_LEGEND, class_style
 from skddvi.displays import (
+    ClusterNumberDisplay,
     DecodedGridDisplay,
     HistoryDisplay,
     LatentSpaceDisplay,
     PosteriorDisplay,
+    ReliabilityDisplay,
     TrajectoryDisplay,
 )
+from skddvi.metrics import expected_calibration_error
 from skddvi.priors import PinwheelPrior
 
 X = np.random.default_rng(0).normal(size=(70, 12))
@@ -294,3 +299,82 @@ def test_without_matplotlib_the_message_names_the_extra(model, monkeypatch):
         LatentSpaceDisplay.from_estimator(model, X)
     with pytest.raises(ImportError, match=r"pip install 'skddvi\[plots\]'"):
         HistoryDisplay.from_estimator(model)
+
+
+# ------------------------------------------------------------------------------ cluster number
+
+
+SCAN = ClusterNumberScan(
+    n_clusters=np.array([2, 3, 4]),
+    scores=np.array([[-9.0, -9.4], [-5.0, -5.2], [-5.1, -4.9]]),
+    stability=np.array([[0.9], [1.0], [0.6]]),
+    n_clusters_effective=np.array([[2, 2], [3, 3], [4, 4]]),
+)
+
+
+def test_cluster_numbers_show_bound_stability_and_the_best(figures):
+    display = ClusterNumberDisplay.from_scan(SCAN)
+    assert display.figure_ is display.ax_.figure
+    np.testing.assert_allclose(display.ax_.lines[0].get_ydata(), [-9.2, -5.1, -5.0])
+    np.testing.assert_allclose(display.stability_ax_.lines[0].get_ydata(), [0.9, 1.0, 0.6])
+    low, high = display.ax_.collections[0].get_segments()[0][:, 1]
+    np.testing.assert_allclose(high - low, 2 * np.std([-9.0, -9.4], ddof=1))
+    (best,) = (line for line in display.ax_.lines if line.get_linestyle() == ":")
+    assert list(best.get_xdata()) == [3, 3]
+    legend = display.ax_.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["best: 3", "held-out bound", "stability"]
+    assert legend.get_title().get_text() == "2 seeds, mean and sd"
+    _, ax = figures.subplots()
+    assert display.plot(ax).ax_ is ax
+
+
+def test_cluster_numbers_of_a_clusterer_with_one_seed():
+    model = DDVAEClusterer(n_diffusion_steps=0, hidden_layer_sizes=(8,), max_iter=2, init="kmeans")
+    rows = np.concatenate([X, X + 9.0])
+    display = ClusterNumberDisplay.from_estimator(model, rows, [1, 2], n_seeds=1)
+    assert display.scan.scores.shape == (2, 1)
+    assert not display.stability_ax_.lines
+    assert display.ax_.get_legend().get_title().get_text() == "1 seed"
+
+
+# ------------------------------------------------------------------------------ reliability
+
+
+def test_reliability_shows_confidence_and_accuracy_of_each_bin(figures):
+    probabilities = np.array(
+        [[0.8, 0.1, 0.1]] * 4 + [[0.2, 0.6, 0.2]] * 2 + [[0.0, 0.0, 1.0]] * 3 + [[0.25, 0.35, 0.4]]
+    )
+    y = np.array(["a", "a", "a", "b"] + ["b", "c"] + ["c"] * 3 + ["a"])
+    display = ReliabilityDisplay.from_predictions(y, probabilities, n_bins=5)
+    # Bins [0.2, 0.4), ..., with 0.4, 0.6 and 0.8 at the start of theirs.
+    assert display.counts.tolist() == [0, 0, 1, 2, 7]
+    np.testing.assert_allclose(display.confidence[2:], [0.4, 0.6, (4 * 0.8 + 3) / 7])
+    np.testing.assert_allclose(display.accuracy[2:], [0.0, 0.5, 6 / 7])
+    assert np.isnan(display.accuracy[:2]).all()
+    error = expected_calibration_error(y, probabilities, n_bins=5)
+    assert display.expected_calibration_error == error
+    assert error == pytest.approx((0.4 + 2 * 0.1 + abs(6 - 6.2)) / 10)
+    points = display.ax_.lines[1].get_xydata()
+    np.testing.assert_allclose(points[:, 1], [0.0, 0.5, 6 / 7])
+    bars = [bar.get_height() for bar in display.ax_.patches]
+    np.testing.assert_allclose(bars, [0.0, 0.0, 0.1, 0.2, 0.7])
+    assert f"expected calibration error {error:.3f}" in texts(display.figure_)
+    _, ax = figures.subplots()
+    assert display.plot(ax, name="mine").ax_ is ax
+    assert any(text.startswith("mine\n") for text in texts(ax.figure))
+
+
+def test_reliability_of_any_classifier(model):
+    classifier = DDVAEClassifier(hidden_layer_sizes=(8,), n_diffusion_steps=1, max_iter=2)
+    for each in (classifier, make_pipeline(StandardScaler(), LogisticRegression())):
+        each.fit(X, Y)
+        display = ReliabilityDisplay.from_estimator(each, X, Y, n_bins=10)
+        error = expected_calibration_error(Y, each.predict_proba(X), n_bins=10)
+        assert display.expected_calibration_error == error
+        assert display.counts.sum() == 70
+        assert display.name == type(each).__name__
+    with pytest.raises(TypeError, match="must have predict_proba, found DDVAETransformer"):
+        ReliabilityDisplay.from_estimator(model, X, Y)
+    with pytest.raises(NotFittedError):
+        ReliabilityDisplay.from_estimator(DDVAEClassifier(), X, Y)

@@ -123,9 +123,11 @@ def migration_tables():
 
 
 def has(cls, name):
-    """Return whether a class has a parameter, method or documented attribute of that name."""
+    """Return whether a class has a parameter, method or attribute of that name."""
+    if name in inspect.signature(cls).parameters or hasattr(cls, name):
+        return True
     documented = re.search(rf"^ *{name} ?:", cls.__doc__, re.M)
-    return name in inspect.signature(cls).parameters or hasattr(cls, name) or bool(documented)
+    return bool(documented) or f"self.{name} = " in inspect.getsource(cls)
 
 
 def code_names(text):

@@ -152,7 +152,7 @@ class Loop:
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
         self.converged = False
 
-    def run(self, on_epoch, checkpoint):
+    def run(self, on_epoch, checkpoint=None):
         """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
         while self.epoch < self.schedule.max_iter and not self.converged:
             try:
