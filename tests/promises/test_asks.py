@@ -76,7 +76,7 @@ def test_ask_training_survives_a_learning_rate_that_is_too_high():
 def test_ask_no_nan_after_the_last_step(kind, rate):
     # One step so long that it leaves weights with which nothing is finite, and no further loss.
     with pytest.warns(RuntimeWarning), pytest.raises(FloatingPointError, match="lower learning"):
-        fit(small(kind, learning_rate_init=rate, max_iter=1), X)
+        fit(small(kind, learning_rate_init=rate, max_iter=1, batch_size=80), X)
 
 
 @pytest.mark.parametrize("returned", [None, 1.0, np.float64(1.0), "z", torch.ones(2)], ids=str)

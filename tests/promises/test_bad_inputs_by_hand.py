@@ -164,7 +164,7 @@ BY_HAND = {
     # Metrics.
     "neighbours that are none": (
         lambda models: metrics.knn_recall(ROWS, ROWS, n_neighbors=0),
-        "in the range",
+        "'n_neighbors' parameter of knn_recall",
     ),
     "rows that do not match": (lambda models: metrics.knn_recall(ROWS, ROWS[:5]), "12, 5"),
     "labels that do not match": (lambda models: metrics.purity_score(Y, Y[:3]), r"\[12, 3\]"),
