@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
@@ -171,6 +172,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
 
     def _validate(self, X, likelihood, *, reset=False, min_rows=1):
         """Return the rows as a float array or CSR matrix that the likelihood accepts."""
+        _check_pointers(X)
         # Tensors become arrays even where scikit-learn is told to leave them as they are.
         with config_context(array_api_dispatch=False):
             X = validate_data(
@@ -502,6 +504,24 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             The mean of :meth:`score_samples`.
         """
         return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+
+def _check_pointers(X):
+    """Raise where a compressed sparse matrix points outside of itself, which scipy would follow."""
+    if not sparse.issparse(X) or X.format not in ("csr", "csc"):
+        return
+    n_lines, n_entries = X.shape if X.format == "csr" else X.shape[::-1]
+    start, index = X.indptr, X.indices
+    sound = len(start) == n_lines + 1 and start[0] == 0 and (np.diff(start) >= 0).all()
+    sound = sound and start[-1] <= min(len(index), len(X.data))
+    if sound and start[-1]:
+        index = index[: start[-1]]
+        sound = index.min() >= 0 and index.max() < n_entries
+    if not sound:
+        raise ValueError(
+            f"X is a damaged sparse matrix of shape {X.shape}: its indices or indptr point outside "
+            "of it; build it again, and look at X.check_format(full_check=True)."
+        )
 
 
 def _as_float(X):

@@ -183,6 +183,19 @@ def test_promise_10_what_is_no_table_of_numbers(fitted, rows, message):
             ask(rows)
 
 
+@pytest.mark.parametrize("make", [sparse.csr_array, sparse.csc_matrix])
+@pytest.mark.parametrize(
+    ("name", "where", "value"),
+    [("indices", 0, 10**6), ("indices", -1, -1), ("indptr", 1, -5), ("indptr", -1, 10**6)],
+)
+def test_promise_10_damaged_sparse_rows(fitted, make, name, where, value):
+    rows = make(np.ones(X.shape))
+    getattr(rows, name)[where] = value
+    for ask in (small().fit, fitted.transform):
+        with pytest.raises(ValueError, match="damaged sparse matrix of shape"):
+            ask(rows)
+
+
 @pytest.mark.parametrize(
     ("make", "digits"),
     [
