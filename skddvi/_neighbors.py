@@ -1,4 +1,4 @@
-"""Neighbours in the latent space: their graph, a layout of it, clusters of it, and agreement.
+"""Neighbours in the latent space: their graph, a layout of it, and agreement.
 
 The layout is that of UMAP [1]_, in as many dimensions as the latents have: the same fuzzy graph and
 the same cross-entropy, but with kernel 1 / (1 + d^2) and minimised by Adam over all edges at once.
@@ -7,7 +7,6 @@ References
 ----------
 .. [1] McInnes, L., Healy, J., and Melville, J. (2018). UMAP: uniform manifold approximation and
    projection for dimension reduction. arXiv:1802.03426.
-.. [2] Newman, M. E. J. (2006). Modularity and community structure in networks. PNAS 103, 8577-8582.
 """
 
 import numpy as np
@@ -95,23 +94,6 @@ def layout(graph, start, rng):
 
 def _squared_distances(differences):
     return np.einsum("ij,ij->i", differences, differences)
-
-
-def modularity(graph, labels):
-    """Return how well clusters keep a symmetric graph together, below 1 [2]_.
-
-    It is the share of the weight that lies within clusters, less the share that would if every row
-    spread its weight over all rows in proportion to theirs.
-
-    Parameters
-    ----------
-    graph : CSR matrix of shape (n, n)
-    labels : ndarray of int of shape (n,)
-    """
-    shares = np.bincount(labels, weights=np.asarray(graph.sum(1)).ravel()) / graph.sum()
-    rows = np.repeat(np.arange(len(labels)), np.diff(graph.indptr))
-    within = graph.data[labels[rows] == labels[graph.indices]].sum() / graph.sum()
-    return within - np.square(shares).sum()
 
 
 class NeighborAgreement:

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import N_SCORE_DRAWS, STRUCTURE, BaseDDVAE, _joined, _positive_integer, _seed
-from ._neighbors import NeighborAgreement, fuzzy_graph, layout, modularity, nearest_neighbors
+from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
 from ._warn import warn
 from .mixture_prior import MixturePrior
 from .priors import resolve_prior
@@ -27,7 +27,7 @@ N_RESPONSIBILITY_DRAWS = 16
 # Starts of k-means or of the mixture among the latents, and of the mixture in the layout, of which
 # every other one merges two groups and cuts a third.
 N_STARTS, N_LAYOUT_STARTS = 5, 20
-# With init="gaussian_mixture": rows for each entry of a mean that full covariances take.
+# Rows for each entry of a mean that full covariances take.
 FULL_COVARIANCE_ROWS = 10
 
 
@@ -53,9 +53,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     init : {"neighbors", "gaussian_mixture", "kmeans"}, default="neighbors"
         How the rows are first divided, after the pretraining. "gaussian_mixture" and "kmeans" do it
         by the latents. "neighbors" first lays out the graph of nearest neighbours among the latents
-        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density. It
-        fits Gaussian mixtures there from twenty starts and takes the division with the highest
-        modularity of the graph [5]_.
+        anew, as UMAP does [3]_, which opens gaps between groups that bend or differ in density, and
+        fits a Gaussian mixture there, the likeliest from twenty starts.
     pretraining : float, default=0.5
         Share of the epochs, at least 0 and below 1, in which the clusters are still one, and the
         networks learn to describe the rows.
@@ -246,8 +245,6 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
        ICPR. arXiv:1908.05968.
     .. [4] Van Gansbeke, W., Vandenhende, S., Georgoulis, S., Proesmans, M., and Van Gool, L.
        (2020). SCAN: learning to classify images without labels. ECCV. arXiv:2005.12320.
-    .. [5] Newman, M. E. J. (2006). Modularity and community structure in networks. PNAS 103,
-       8577-8582.
 
     Examples
     --------
@@ -496,33 +493,22 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             means = KMeans(self.n_clusters, n_init=N_STARTS, random_state=seed)
             if self.init == "kmeans":
                 return means.fit_predict(Z)
+            n_starts = N_STARTS
+            if self.init == "neighbors":
+                n_starts = N_LAYOUT_STARTS
+                graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
+                Z = layout(graph, Z, np.random.default_rng(seed))
+            enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
+            mixture = GaussianMixture(
+                self.n_clusters,
+                covariance_type="full" if enough else "diag",
+                n_init=n_starts,
+                random_state=seed,
+            )
             try:
-                if self.init == "neighbors":
-                    return self._labels_of_layout(GaussianMixture, Z, seed)
-                enough = len(Z) >= FULL_COVARIANCE_ROWS * self.n_clusters * Z.shape[1]
-                mixture = GaussianMixture(
-                    self.n_clusters,
-                    covariance_type="full" if enough else "diag",
-                    n_init=N_STARTS,
-                    random_state=seed,
-                )
                 return mixture.fit_predict(Z)
             except ValueError:  # a component of one row, or of rows that are all in one place
                 return means.fit_predict(Z)
-
-    def _labels_of_layout(self, GaussianMixture, Z, seed):
-        """Return the clusters of Z, (n,), that keep most of the neighbour graph together."""
-        rng = np.random.default_rng(seed)
-        graph = fuzzy_graph(*nearest_neighbors(Z, self.n_neighbors))
-        points = layout(graph, Z, rng)
-        # In the layout all groups are about as dense and as wide, so one covariance serves them.
-        starts = [
-            GaussianMixture(
-                self.n_clusters, covariance_type="tied", random_state=int(start)
-            ).fit_predict(points)
-            for start in rng.integers(2**31, size=N_LAYOUT_STARTS)
-        ]
-        return max(starts, key=lambda labels: modularity(graph, labels))
 
     def _number_clusters(self, X):
         """Give the clusters numbers by their training rows, the largest first, and count them."""

@@ -23,7 +23,6 @@ from skddvi._neighbors import (
     NeighborAgreement,
     fuzzy_graph,
     layout,
-    modularity,
     nearest_neighbors,
 )
 from skddvi.mixture_prior import SCALE_FLOOR, WEIGHT_FLOOR, MixturePrior
@@ -260,36 +259,6 @@ def test_the_layout_opens_gaps_and_keeps_neighbours():
     assert (which[nearest_neighbors(points, 1)[1][:, 0]] == which).all()
 
 
-def test_modularity_is_that_of_its_definition():
-    rng = np.random.default_rng(0)
-    dense = rng.uniform(size=(12, 12)) * (rng.uniform(size=(12, 12)) < 0.4)
-    dense += dense.T
-    labels = rng.integers(3, size=12)
-    degrees, total = dense.sum(1), dense.sum()
-    chance = np.outer(degrees, degrees) / total
-    expected = ((dense - chance) * (labels[:, None] == labels)).sum() / total
-    assert modularity(sparse.csr_matrix(dense), labels) == pytest.approx(expected, abs=1e-12)
-
-
-def test_modularity_of_groups_that_lie_apart():
-    graph = sparse.block_diag([np.ones((5, 5))] * 4, format="csr")
-    groups = np.repeat(np.arange(4), 5)
-    assert modularity(graph, groups) == pytest.approx(0.75)
-    assert modularity(graph, np.zeros(20, dtype=int)) == pytest.approx(0.0)
-    # One group is cut and two are merged, which a start often does.
-    assert modularity(graph, np.repeat([0, 1, 2, 3, 3], [3, 2, 5, 5, 5])) < 0.65
-
-
-def test_the_start_is_the_division_with_the_sparsest_borders(monkeypatch):
-    merged = np.where(y == 3, 2, np.where((y == 0) & (np.arange(200) % 2), 3, y))
-    offered = iter([merged] * 7 + [y] + [merged] * 12)
-    monkeypatch.setattr(
-        "sklearn.mixture.GaussianMixture.fit_predict", lambda self, X, y=None: next(offered)
-    )
-    np.testing.assert_array_equal(small()._initial_labels(X, 0), y)
-    assert next(offered, None) is None
-
-
 def test_agreement_is_what_its_docstring_says():
     prior = scattered()
     memory = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]])
@@ -304,6 +273,15 @@ def test_agreement_is_what_its_docstring_says():
 
 
 # ------------------------------------------------------------------------------ clusters
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_groups_of_different_sizes_are_found_in_the_plane(seed):
+    X, y = make_blobs([120, 80, 60, 40], n_features=8, cluster_std=1.5, random_state=0)
+    X = X + 2 * np.sin(X / 2)
+    params = {"n_diffusion_steps": 4, "hidden_layer_sizes": (64,), "max_iter": 40}
+    model = DDVAEClusterer(4, n_components=2, random_state=seed, **params).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
 
 
 @pytest.mark.parametrize("seed", range(4))
