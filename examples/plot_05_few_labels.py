@@ -60,10 +60,10 @@ for name, values in accuracy.items():
 
 # %%
 # The first has only the labelled rows; the other two use all. On data whose classes are separate
-# groups of neighbours, as these digits are, a graph of neighbours is hard to beat, and with so
-# short a training of so small a network the model gains little from the rows without labels. What
-# it adds to an answer is a density and draws. These are rows drawn from each class (pixels that
-# are black or white, each independently given the latent, hence so rough):
+# groups of neighbours, as these digits are, a graph of neighbours is hard to beat. The model learns
+# from such a graph, too, and with so short a training of so small a network it comes out between
+# the two. What it adds to an answer is a density and draws. These are rows drawn from each class
+# (pixels that are black or white, each independently given the latent, hence so rough):
 
 figure, axes = plt.subplots(3, 10, figsize=(8, 2.6), layout="constrained")
 for digit in range(10):
