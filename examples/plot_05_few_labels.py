@@ -77,22 +77,16 @@ for digit in range(10):
 # -----------------------------
 #
 # Test rows by how sure the model was of its answer, against how often it was right. On the
-# diagonal the two agree. Few rows have a low probability, so their bars are uncertain: the number
-# of rows stands above each.
+# diagonal the two agree. The bars below say how many rows there are in each bin: where there are
+# few, the interval is wide.
 
+from skddvi.displays import ReliabilityDisplay
 from skddvi.metrics import expected_calibration_error
+
+ReliabilityDisplay.from_estimator(model, X_test, y_test)
 
 probabilities = model.predict_proba(X_test)
 confidence, right = probabilities.max(axis=1), model.predict(X_test) == y_test
-edges = np.linspace(0, 1, 6)
-which = np.clip(np.digitize(confidence, edges) - 1, 0, 4)
-figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
-for index in np.unique(which):
-    rows = which == index
-    ax.bar(edges[index] + 0.1, right[rows].mean(), 0.18, color="#0072B2")
-    ax.text(edges[index] + 0.1, right[rows].mean() + 0.02, rows.sum(), ha="center")
-ax.plot([0, 1], [0, 1], color="0.4", lw=1)
-ax.set(xlabel="probability of the answer", ylabel="share of right answers", ylim=(0, 1.1))
 error = expected_calibration_error(y_test, probabilities, labels=model.classes_)
 print(f"expected calibration error {error:.3f}")
 print(f"mean probability {confidence.mean():.3f}, accuracy {right.mean():.3f}")

@@ -169,6 +169,7 @@ class ReliabilityDisplay:
         ax.errorbar(self.confidence[seen], accuracy, spread, fmt="o-", label=label, **style)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
         ax.set(xlabel="confidence", ylabel="accuracy")
-        ax.legend(loc="upper left", frameon=False, fontsize=8)
+        # Above the frame: the curve can be anywhere within it.
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, fontsize=8)
         self.ax_, self.figure_ = ax, ax.figure
         return self
