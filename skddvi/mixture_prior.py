@@ -177,8 +177,8 @@ class MixturePrior(Prior):
         if not isinstance(self.shape, NormalPrior):
             return None
         centers, scales = self.centers.to(y.dtype), self.scales.to(y.dtype)
-        log_weights = self._log_weights_of(part, y)
-        return mixture_moments(y, variance, log_weights, centers, scales.square())
+        log_weights = self._log_part_weights(y.dtype, y.device)
+        return mixture_moments(y, variance, log_weights, centers, scales.square(), part)
 
     def _log_part_weights(self, dtype, device):
         return self.logits.to(dtype=dtype, device=device).log_softmax(0)

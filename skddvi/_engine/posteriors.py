@@ -53,8 +53,9 @@ class Step(NamedTuple):
 
     ``mean_y``, ``mean_z``, ``std`` and ``alpha`` are A_t, B_t, C_t and alpha_t, ``input_scale``
     makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t, ``whitening``
-    makes the residual y_t - alpha_t m of unit variance, ``output_scale`` and ``bias`` are the
-    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
+    makes the residual y_t - alpha_t m of unit variance, ``output_scale``, ``first`` and
+    ``second`` are the denoiser's. ``spread`` is a learned factor of the step's spread, in a chain
+    that has one.
     """
 
     mean_y: object
@@ -66,7 +67,8 @@ class Step(NamedTuple):
     variance: torch.Tensor
     whitening: torch.Tensor
     output_scale: object
-    bias: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
     spread: object = 1.0
 
 
@@ -274,12 +276,11 @@ class DiffusionPosterior(Posterior):
 
         Those of equation (3), in standardised units; ``step`` is a :class:`Step`.
         """
-        _, _, mean, _, _, context, *part = condition
+        _, _, mean, _, _, _, *part = condition
         residual = y - step.alpha * mean
         start, left = self._denoise(mean + residual * step.gain, step.variance, *part)
-        second = context[..., self.denoiser.width :]
         correction = self.denoiser(
-            y * step.input_scale, residual * step.whitening, step.bias, second
+            y * step.input_scale, residual * step.whitening, step.first, step.second
         )
         std = (step.std**2 + step.mean_z**2 * left).sqrt()
         return start + correction * step.output_scale, std
@@ -287,7 +288,9 @@ class DiffusionPosterior(Posterior):
     def _chain(self, condition):
         """Return each of the steps 1..T by its number, computed in one go."""
         steps = torch.arange(1, self.n_steps + 1, device=condition[3].device)
-        parts = self._step_parts(steps[:, None, None], steps, condition)
+        *parts, second = self._step_parts(steps[:, None, None], steps, condition)
+        # Unbound in one go: gradients of slices taken one by one are added up in full size.
+        parts = [part.unbind() for part in parts]
         return {
             t: Step(
                 self.mean_y[t],
@@ -298,6 +301,7 @@ class DiffusionPosterior(Posterior):
                 *(part[t - 1] for part in parts[:3]),
                 self.sigma[t] / math.hypot(self.alpha[t], self.sigma[t]),
                 parts[3][t - 1],
+                second,
             )
             for t in range(1, self.n_steps + 1)
         }
@@ -310,7 +314,7 @@ class DiffusionPosterior(Posterior):
             self._table(values, index, like)
             for values in (self.mean_y, self.mean_z, self.std, self.alpha, self.sigma, totals)
         )
-        gain, variance, whitening, bias = self._step_parts(index, steps, condition)
+        gain, variance, whitening, first, second = self._step_parts(index, steps, condition)
         return Step(
             mean_y,
             mean_z,
@@ -321,11 +325,12 @@ class DiffusionPosterior(Posterior):
             variance,
             whitening,
             sigma / total,
-            bias,
+            first,
+            second,
         )
 
     def _step_parts(self, index, steps, condition):
-        """Return gain, variance, whitening and bias; ``index`` has latents' rank."""
+        """Return gain, variance, whitening, first and second; ``index`` has latents' rank."""
         variance, context = condition[3], condition[5]
         alpha, sigma = (self._table(values, index, variance) for values in (self.alpha, self.sigma))
         # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
@@ -333,8 +338,14 @@ class DiffusionPosterior(Posterior):
         bias = self.denoiser.step_bias[steps]
         if index.ndim == 3:
             bias = bias.unsqueeze(1)
-        bias = context[..., : self.denoiser.width] + bias
-        return alpha * variance / total, sigma.square() * variance / total, total.rsqrt(), bias
+        first, second = context.split(self.denoiser.width, dim=-1)
+        return (
+            alpha * variance / total,
+            sigma.square() * variance / total,
+            total.rsqrt(),
+            first + bias,
+            second,
+        )
 
     def _table(self, values, index, like):
         """Return the coefficients at an index tensor, in its shape."""

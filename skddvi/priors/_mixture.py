@@ -79,8 +79,8 @@ class GaussianMixturePrior(Prior):
     def denoise(self, y, variance, part=None):
         """Return E[z | y] and Var[z | y], each (..., n_components)."""
         c = self._constants(y.dtype, y.device)
-        log_weights = self._log_weights_of(part, y)
-        return mixture_moments(y, variance, log_weights, c["means"], c["scales"].square())
+        log_weights = self._log_part_weights(y.dtype, y.device)
+        return mixture_moments(y, variance, log_weights, c["means"], c["scales"].square(), part)
 
     def _draw(self, part, generator):
         c = self._constants(torch.float64, generator.device)
@@ -93,20 +93,25 @@ class GaussianMixturePrior(Prior):
         return text if self.weights is None else f"{text}, weights={brief(self.weights)}"
 
 
-def mixture_moments(y, variance, log_weights, means, variances):
+def mixture_moments(y, variance, log_weights, means, variances, part=None):
     """Return mean and variance of z given y = z + noise under a mixture of Gaussians.
 
     Parameters
     ----------
     y, variance : Tensor of shape (..., d)
         Noised points and the variance of their noise.
-    log_weights : Tensor of shape (..., n_parts)
+    log_weights : Tensor of shape (n_parts,)
     means, variances : Tensor of shape (n_parts, d)
+    part : Tensor of int of shape (n,), default=None
+        The component that each z is known to be of.
 
     Returns
     -------
     mean, variance : Tensor of shape (..., d)
     """
+    if part is not None:  # the others need not be looked at
+        gain = variances[part] / (variance + variances[part])
+        return means[part] + gain * (y - means[part]), gain * variance.expand_as(y)
     noise = variance.expand_as(y).unsqueeze(-2)
     total = noise + variances
     distance = y.unsqueeze(-2) - means
