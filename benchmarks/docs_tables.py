@@ -1,7 +1,8 @@
 """Write the tables of the documentation's benchmark page from the results of the benchmarks.
 
 Every ``results/<benchmark>.json`` beside this script becomes ``doc/tables/<benchmark>.txt``: the
-table that the benchmark printed, and what it ran on. Run as::
+table that the benchmark printed, and what it ran on. A file is of the benchmark whose name its own
+begins with. Run as::
 
     python benchmarks/docs_tables.py
 
@@ -23,7 +24,10 @@ RESULTS, TABLES = HERE / "results", HERE.parent / "doc" / "tables"
 def table(path):
     """Return the text for the results in a JSON file, named as the script that wrote it."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    columns = importlib.import_module(path.stem).COLUMNS
+    benchmark = max(
+        (script.stem for script in HERE.glob("*.py") if path.stem.startswith(script.stem)), key=len
+    )
+    columns = importlib.import_module(benchmark).COLUMNS
     entries = list(record["cells"].values())
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     dates = sorted({entry["date"][:10] for entry in entries})

@@ -114,11 +114,13 @@ def main(argv=None):
     parser.add_argument(
         "--curve", default="", metavar="LIST", help="further fits with so many unlabelled rows"
     )
-    args = parse(parser, "few_labels", argv)
+    known = parser.parse_known_args(argv)[0]
+    n_labels = known.labels or N_LABELS[known.task]
+    args = parse(parser, f"few_labels_{known.task}_{n_labels}", argv)
     settings = {
         "task": args.task,
         "data": args.data,
-        "n_labels": args.labels or N_LABELS[args.task],
+        "n_labels": n_labels,
         "n_train": args.n_train or (1000 if args.quick else 60_000),
         "n_test": 500 if args.quick else 10_000,
         "ddvae": {} if args.max_iter is None else {"max_iter": args.max_iter},

@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+import sklearn.linear_model  # noqa: F401 - its first import, not ours, draws from `random`
 import torch
 
 

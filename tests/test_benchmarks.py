@@ -214,6 +214,50 @@ def test_few_labels(monkeypatch, tmp_path, capsys):
     assert cells["label_spreading/0"]["values"]["accuracy"] > 0.5
 
 
+def test_iteration(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import iteration
+
+    rng = np.random.default_rng(0)
+    data, out = tmp_path / "images.npz", tmp_path / "iteration.json"
+    arrays = {"X_train": rng.integers(256, size=(300, 4, 4)), "y_train": np.arange(300) % 3}
+    np.savez(data, X_test=arrays["X_train"], y_test=arrays["y_train"], **arrays)
+    monkeypatch.setattr(
+        iteration, "run_cells", functools.partial(iteration.run_cells, isolate=False)
+    )
+    arguments = ["--data", str(data), "--out", str(out), "--quick", "--max-iter", "6"]
+    assert iteration.main([*arguments, "--methods", "transformer,classifier"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "transformer", "classifier"]
+    cells = json.loads(out.read_text())["cells"]
+    for cell in cells.values():
+        values = cell["values"]
+        assert 0 < values["quartile_1"] <= values["step_ms"] <= values["quartile_3"]
+        assert values["ratio"] > 0
+    assert cells["transformer/0"]["values"]["pairs"] == 1
+    assert 1 < cells["classifier/0"]["values"]["pairs"] <= 3
+
+
+def test_clustering(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import clustering
+
+    rng, y = np.random.default_rng(0), np.arange(156) % 26
+    data, out = tmp_path / "components.npz", tmp_path / "clustering_genomes.json"
+    X = 5.0 * np.eye(26)[y][:, :20] + rng.normal(size=(156, 20))
+    np.savez(data, X=X, y=y, eigenvalues=np.ones(20))
+    monkeypatch.setattr(
+        clustering, "run_cells", functools.partial(clustering.run_cells, isolate=False)
+    )
+    arguments = ["--dataset", "genomes", "--data", str(data), "--out", str(out), "--quick"]
+    with pytest.warns(UserWarning, match="clusters hold no training row"):
+        assert clustering.main(arguments) == 0
+    cells = json.loads(out.read_text())["cells"]
+    assert [cell["method"] for cell in cells.values()] == list(clustering.METHODS)
+    assert all(0 <= cell["values"]["nmi"] <= 1 for cell in cells.values())
+    assert cells["kmeans/0"]["values"]["n_effective"] == 26
+
+
 def test_the_tables_of_the_docs_are_those_of_the_results():
     command = [sys.executable, str(BENCHMARKS / "docs_tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
