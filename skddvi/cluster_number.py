@@ -55,15 +55,15 @@ class ClusterNumberScan:
         """The most stable of the numbers whose bound is as good as the best, an int.
 
         As good are those whose mean over seeds is at most one standard error of the best below
-        that; of equally stable ones it is the smallest.
+        that. Of equally stable ones (to two decimals) it is the one with the highest bound.
         """
         mean = self.scores.mean(1)
         best = int(mean.argmax())
         n_seeds = self.scores.shape[1]
         error = self.scores[best].std(ddof=1) / np.sqrt(n_seeds) if n_seeds > 1 else 0.0
         good = np.flatnonzero(mean >= mean[best] - error)
-        stability = self.stability[good].mean(1) if n_seeds > 1 else np.zeros(len(good))
-        return int(self.n_clusters[good[stability.argmax()]])
+        stability = self.stability.mean(1).round(2) if n_seeds > 1 else np.zeros(len(mean))
+        return int(self.n_clusters[max(good, key=lambda k: (stability[k], mean[k]))])
 
     def plot(self, ax=None):
         """Draw bound and stability over the number of clusters.

@@ -671,6 +671,7 @@ def test_best_number_is_the_most_stable_of_those_with_a_good_bound():
     assert best([[-9, -9], [-5, -5.2], [-5.1, -4.9]], [1.0, 0.9, 0.5]) == 3
     assert best([[-9, -9], [-7, -7], [-5.1, -4.9]], [1.0, 0.9, 0.5]) == 4
     assert best([[-5, -5], [-5, -5.0], [-5, -5]], [0.9, 0.9, 0.5]) == 2
+    assert best([[-9, -9], [-5.2, -5.1], [-5.2, -4.9]], [1.0, 1.0, 0.997]) == 4
 
 
 def test_plot_of_a_scan():
