@@ -70,7 +70,7 @@ print("chosen:", scan.best_n_clusters)
 
 # %%
 # Within one standard error of the highest bound, the rule takes the most stable number, and of
-# equally stable ones the one with the highest bound. With two seeds that error is wide, and the rule
-# may choose otherwise than you would: look at both curves, and not at the number alone. And
+# equally stable ones the one with the highest bound. With two seeds that error is wide, and the
+# rule may choose otherwise than you would: look at both curves, and not at the number alone. And
 # the number of clusters is a choice of scale as much as a fact; see
 # :doc:`/what_this_plot_cannot_tell_you`.

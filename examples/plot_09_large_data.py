@@ -110,16 +110,17 @@ for rows in (counts[:4_000], counts):
 #   ``warm_start=True`` and another ``fit`` go on with other rows, but the statistics that rows
 #   are scaled by stay those of the first, and the learning rate goes through its rise and fall
 #   again.
-# - Integers, booleans and float16 are converted to float64 as a whole, eight bytes a value. Store
-#   float32, in C order: an array in Fortran order is copied, too.
+# - An array in memory of integers, booleans or float16 is converted to float64 as a whole, eight
+#   bytes a value; a file is converted a block at a time. An array in Fortran order is copied, too.
 # - A pandas or polars table is copied into one array.
 # - :class:`~skddvi.DDVAEClusterer` takes no sparse matrix. While it fits it holds the latents of
 #   all training rows, and the graph of their neighbours.
 # - :class:`~skddvi.regularizers.NeighborhoodPreservation` searches the neighbours of all rows.
 # - A scaler before the estimator in a pipeline returns a copy of the rows. It is not needed: the
 #   likelihoods scale inside.
-# - Rows are gathered at random, so a file on a slow disk that does not fit into the system's
-#   cache is slow to train on.
+# - Rows of a mapped file of float32 or float64 are gathered one by one and at random, so a file on
+#   a slow disk that does not fit into the system's cache is slow to train on. Rows in HDF5 or Zarr
+#   are read by blocks (:ref:`ecosystem-stores`).
 
 del X, X_val, rows, decoded
 folder.cleanup()

@@ -26,6 +26,7 @@ from ._engine.engine import Engine
 from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
 from ._engine.rows import as_array
+from ._engine.stored import StoredRows, is_stored
 from ._engine.trainer import Schedule
 from ._progress import shown_epochs
 from ._warn import warn
@@ -147,6 +148,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     }
     # What validate_data is told of sparse rows.
     _accept_sparse = "csr"
+    # Whether rows may stay in a store, see StoredRows; else they are read all at once.
+    _accept_stored = True
     # Parameters that a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
@@ -171,7 +174,10 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     # ---------------------------------------------------------------------- rows
 
     def _validate(self, X, likelihood, *, reset=False, min_rows=1):
-        """Return the rows as a float array or CSR matrix that the likelihood accepts."""
+        """Return rows of float that the likelihood accepts: an array, CSR matrix or StoredRows."""
+        store = X if self._accept_stored and is_stored(X) else None
+        if store is not None:  # a few rows tell of what kind they all are
+            X = np.asarray(store[:min_rows])
         _check_pointers(X)
         # Tensors become arrays even where scikit-learn is told to leave them as they are.
         with config_context(array_api_dispatch=False):
@@ -187,6 +193,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             )
         if X.dtype not in (np.float64, np.float32):
             X = _as_float(X)
+        X = X if store is None else StoredRows(store)
         with warnings.catch_warnings():
             if not reset:
                 # What was said of the training rows need not be said again of every other.
@@ -243,7 +250,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         if X_val is None:
             rows, held_out = self._split(X.shape[0], seed, labels)
             if held_out is not None:
-                X, X_val = X[rows], X[held_out]
+                X, X_val = _some_rows(X, rows), _some_rows(X, held_out)
                 if labels is not None:
                     labels, labels_val = labels[rows], labels[held_out]
         schedule = self._schedule(X, X_val)
@@ -533,6 +540,11 @@ def _as_float(X):
             f"X must hold numbers, found a column that does not ({error}); encode categories and "
             "dates as numbers first, for example with OneHotEncoder."
         ) from error
+
+
+def _some_rows(X, rows):
+    """Return the rows of those numbers; of a store, in its own order."""
+    return X.subset(rows) if isinstance(X, StoredRows) else X[rows]
 
 
 def _seed(random_state):

@@ -23,6 +23,7 @@ from . import __version__
 from ._building_blocks import BUILDING_BLOCKS
 from ._codec import Decoder, Encoder
 from ._container import read, write
+from ._engine.stored import StoredRows
 from ._warn import warn
 
 SCHEMA = 1
@@ -38,7 +39,7 @@ def identity(estimator, rows, seed, start):
     Parameters
     ----------
     estimator : estimator
-    rows : dict of str to (ndarray, CSR matrix or None)
+    rows : dict of str to (ndarray, CSR matrix, StoredRows or None)
         Rows and labels.
     seed : int
     start : Engine or None
@@ -57,7 +58,7 @@ def identity(estimator, rows, seed, start):
     texts["start"] = "new"
     if start is not None:
         contents = start.contents()
-        texts["start"] = f"warm {_digest(*contents['weights'].values(), contents['generator'])}"
+        texts["start"] = f"warm {_digest([*contents['weights'].values(), contents['generator']])}"
     return texts
 
 
@@ -88,7 +89,7 @@ class Checkpoint:
     def __init__(self, path, identity, seed):
         path = Path(os.path.realpath(path))
         if path.is_dir():
-            path /= f"{identity['estimator']}-{_digest(json.dumps(identity).encode())}.ckpt"
+            path /= f"{identity['estimator']}-{_digest([json.dumps(identity).encode()])}.ckpt"
         if not path.parent.is_dir():
             raise FileNotFoundError(
                 f"checkpoint={str(path)!r} lies in a folder that does not exist; make the folder "
@@ -269,19 +270,23 @@ def _text(value, name):
         return f"{own.__module__}.{own.__qualname__}"
     if not encoder.arrays and not encoder.objects:
         return repr(value.item() if isinstance(value, np.generic) else value)
-    return f"{type(value).__name__} {_digest(code.encode(), *encoder.arrays.values())}"
+    return f"{type(value).__name__} {_digest([code.encode(), *encoder.arrays.values()])}"
 
 
 def _rows_text(values):
     if values is None:
         return "None"
-    parts = [values] if isinstance(values, np.ndarray) else [values.data, values.indices]
-    parts += [] if isinstance(values, np.ndarray) else [values.indptr]
+    if isinstance(values, StoredRows):
+        parts = values.blocks()
+    elif isinstance(values, np.ndarray):
+        parts = [values]
+    else:
+        parts = [values.data, values.indices, values.indptr]
     shape = " x ".join(map(str, values.shape))
-    return f"{shape} {values.dtype} {_digest(*parts)}"
+    return f"{shape} {values.dtype} {_digest(parts)}"
 
 
-def _digest(*parts):
+def _digest(parts):
     """Return a short digest of bytes and arrays."""
     digest = hashlib.sha256()
     for part in parts:

@@ -302,6 +302,9 @@ class DDVAEClassifier(
         "unlabeled": "no_validation",
     }
 
+    # Neighbours are looked for among the rows themselves.
+    _accept_stored = False
+
     def __init__(
         self,
         n_components="auto",

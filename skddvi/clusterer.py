@@ -369,7 +369,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows.
+            Training rows. Those of a store (h5py, Zarr, Dask) are read a block at a time.
         y : None
             Ignored.
         X_val : array-like of shape (n_held_out, n_features), default=None

@@ -286,7 +286,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training rows.
+            Training rows. Those of a store (h5py, Zarr, Dask) are read a block at a time.
         y : None
             Ignored.
         X_val : {array-like, sparse matrix} of shape (n_held_out, n_features), default=None

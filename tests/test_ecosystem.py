@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[1] / "doc" / "ecosystem.rst"
 RECIPES = {
     "pandas": "pandas",
     "polars": "polars",
+    "h5py": "h5py",
     "anndata": "anndata",
     "plink": "bed_reader",
     "dask": "distributed",
@@ -58,6 +59,12 @@ def test_polars(tmp_path, monkeypatch):
     assert names["joined"].shape == (150, 6)
     array = names["model"].set_output(transform="default").transform(names["table"])
     np.testing.assert_array_equal(names["latents"].to_numpy(), array)
+
+
+def test_h5py(tmp_path, monkeypatch):
+    names = run("h5py", tmp_path, monkeypatch)
+    digits = names["load_digits"]().data
+    np.testing.assert_allclose(names["latents"], names["model"].transform(digits), atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:anndata")

@@ -1,7 +1,9 @@
-"""Rows in memory: mini-batches of a dense array or of a sparse matrix, without a data loader."""
+"""Mini-batches of rows: of a dense array, a sparse matrix or a store, without a data loader."""
 
 import numpy as np
 import torch
+
+from .stored import StoredRows
 
 
 def as_array(X, name="X"):
@@ -25,7 +27,7 @@ class Rows:
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n, p)
+    X : ndarray, CSR matrix or StoredRows of shape (n, p)
     device : torch.device
     """
 
@@ -41,10 +43,19 @@ class Rows:
     def __len__(self):
         return self.X.shape[0]
 
+    def order(self, generator):
+        """Return the numbers of all rows in random order, a tensor (n,) of int64."""
+        if isinstance(self.X, StoredRows):
+            return self.X.order(generator)
+        return torch.randperm(len(self), generator=generator, device=generator.device).cpu()
+
     def batch(self, indices):
         """Return the rows at ``indices``, a (m,) tensor of int64 or a slice, as (m, p)."""
         if self.tensor is not None:
             rows = self.tensor[indices]
+        elif isinstance(self.X, StoredRows):
+            stored = self.X[indices] if isinstance(indices, slice) else self.X.take(indices.numpy())
+            rows = torch.from_numpy(stored)
         else:
             index = indices.numpy() if torch.is_tensor(indices) else indices
             rows = self.X[index]

@@ -187,9 +187,7 @@ class Loop:
         """One pass over the rows in random order; return the mean of every term."""
         self.model.train()
         totals = defaultdict(float)
-        device = self.generator.device
-        order = torch.randperm(len(self.rows), generator=self.generator, device=device).cpu()
-        for indices in order.split(self.schedule.batch_size):
+        for indices in self.rows.order(self.generator).split(self.schedule.batch_size):
             try:
                 figures = self.train_batch(indices)
             except RuntimeError:  # torch draws nothing from a mixture of weights that are NaN
