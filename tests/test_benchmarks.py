@@ -258,6 +258,21 @@ def test_clustering(monkeypatch, tmp_path):
     assert cells["kmeans/0"]["values"]["n_effective"] == 26
 
 
+def test_scale(monkeypatch, tmp_path):
+    pytest.importorskip("h5py")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    monkeypatch.setattr(scale, "run_cells", functools.partial(scale.run_cells, isolate=False))
+    out = tmp_path / "scale.json"
+    methods = ["--methods", "array 10000,hdf5 1000000"]
+    assert scale.main(["--quick", "--max-iter", "1", "--out", str(out), *methods]) == 0
+    for cell in json.loads(out.read_text())["cells"].values():
+        values = cell["values"]
+        assert values["us_a_row"] == pytest.approx(values["fit_seconds"] * 1e6 / 2000)
+        assert values["input_mib"] == pytest.approx(2000 * 50 * 4 / 2**20)
+
+
 def test_the_tables_of_the_docs_are_those_of_the_results():
     command = [sys.executable, str(BENCHMARKS / "docs_tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
