@@ -6,6 +6,8 @@ clock. A row without a label costs a sum over classes, whose small terms are thi
 gets cheaper while the classifier learns; the median is over all steps but the first ten, of fits
 that go over the rows ``--max-iter`` times (default: 4), without pretraining. A transformer is
 fitted before and after each model in the same process, and the ratio is to the median of its steps.
+``floor`` is what a transformer's step cannot do without: the matrix products of its layers and of
+their gradients, in the same precision, one after the other.
 
 The data: as for ``mnist.py``. Run as::
 
@@ -17,13 +19,14 @@ import sys
 import time
 
 import numpy as np
+import torch
 from _common import MNIST_HELP, load_mnist
 from _harness import benchmark_parser, parse, report, run_cells
 from few_labels import few_labels
 
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 
-METHODS = ("transformer", "clusterer", "classifier", "classifier with consistency")
+METHODS = ("floor", "transformer", "clusterer", "classifier", "classifier with consistency")
 COLUMNS = {
     "step_ms": ("step ms", ".1f"),
     "quartile_1": ("1st quartile", ".1f"),
@@ -53,8 +56,43 @@ class Clock:
         return self
 
 
+def floor_times(X, n_steps, batch_size, seed):
+    """Return milliseconds of the matrix products alone, once for every step."""
+    model = DDVAETransformer(
+        N_COMPONENTS, likelihood="bernoulli", batch_size=batch_size, max_iter=1, random_state=seed
+    ).fit(X[: 2 * batch_size])
+    parts = model._engine.model
+    n_uses = 2 + model.n_diffusion_steps  # of the denoiser: two are the sleep term's
+    products = []
+    for network, n_rows in (
+        (parts.posterior.body, 2 * batch_size),  # rows and dreams
+        (parts.posterior.head, 2 * batch_size),
+        (parts.decoder, batch_size),
+        *[(parts.posterior.denoiser, batch_size)] * n_uses,
+    ):
+        for layer in (each for each in network.modules() if isinstance(each, torch.nn.Linear)):
+            n_out, n_in = layer.weight.shape
+            # Forward, and the gradients of weights and inputs; the rows themselves need none.
+            products += [(n_rows, n_in, n_out), (n_out, n_rows, n_in), (n_rows, n_out, n_in)]
+            if layer is next(iter(parts.posterior.body)):
+                products.pop()
+            if network is parts.decoder:  # dreams are decoded without gradient
+                products.append((n_rows, n_in, n_out))
+    dtype = torch.bfloat16 if model._uses_bfloat16(X.shape[1]) else torch.float32
+    pairs = [(torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)) for m, k, n in products]
+    times = [time.perf_counter()]
+    for _ in range(n_steps):
+        for one, other in pairs:
+            one @ other
+        times.append(time.perf_counter())
+    return 1000.0 * np.diff(times)
+
+
 def step_times(method, X, y, epochs, batch_size, seed):
     """Return milliseconds of every step, and pairs of row and class a row."""
+    if method == "floor":
+        n_steps = epochs * math.ceil(len(X) / batch_size)
+        return floor_times(X, n_steps, batch_size, seed), 1.0
     clock = Clock()
     common = {
         "likelihood": "bernoulli",

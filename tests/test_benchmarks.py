@@ -226,14 +226,15 @@ def test_iteration(monkeypatch, tmp_path, capsys):
         iteration, "run_cells", functools.partial(iteration.run_cells, isolate=False)
     )
     arguments = ["--data", str(data), "--out", str(out), "--quick", "--max-iter", "6"]
-    assert iteration.main([*arguments, "--methods", "transformer,classifier"]) == 0
+    assert iteration.main([*arguments, "--methods", "floor,transformer,classifier"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["method", "transformer", "classifier"]
+    assert [line.split()[0] for line in lines] == ["method", "floor", "transformer", "classifier"]
     cells = json.loads(out.read_text())["cells"]
     for cell in cells.values():
         values = cell["values"]
         assert 0 < values["quartile_1"] <= values["step_ms"] <= values["quartile_3"]
         assert values["ratio"] > 0
+    assert cells["floor/0"]["values"]["ratio"] < 1
     assert cells["transformer/0"]["values"]["pairs"] == 1
     assert 1 < cells["classifier/0"]["values"]["pairs"] <= 3
 
