@@ -93,6 +93,8 @@ def cell(method, seed, settings):
         warnings.simplefilter("ignore")
         _, fit_seconds = timed(model.fit, X[rows], given)
         p = model.predict_proba(X_test)
+    # LabelSpreading has nothing to say of rows that no label reaches.
+    p = np.where(np.isnan(p), 1.0 / len(model.classes_), p)
     values = {
         "n_unlabeled": len(rows) - len(labelled),
         "fit_seconds": fit_seconds,
