@@ -45,7 +45,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_clusters : int, default=8
         Number K of clusters. Fewer may come out, which :meth:`fit` warns about.
     n_components : int, default=10
-        Dimension d of the latent space. 2 gives a picture; clusters part better in more.
+        Dimension d of the latent space. 2 gives a picture; clusters of rows with many features part
+        better in more. For rows of few features, such as 20 principal components, try 3 with
+        ``init="gaussian_mixture"``.
     n_init : int, default=1
         Number of trainings, each from other initial weights. The one with the highest bound of
         held-out rows is kept: those of ``X_val``, or else ``validation_fraction`` of the rows,
