@@ -21,7 +21,7 @@ def is_stored(X):
     """
     if isinstance(X, np.memmap):
         return X.dtype not in (np.float32, np.float64)
-    if isinstance(X, np.ndarray) or sparse.issparse(X):
+    if isinstance(X, np.ndarray) or sparse.issparse(X) or torch.is_tensor(X):
         return False
     return all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
 
