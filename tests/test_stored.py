@@ -7,6 +7,7 @@ from scipy import sparse
 
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._engine import stored
+from skddvi._engine.engine import CHUNK_ROWS
 from skddvi._engine.stored import StoredRows, is_stored
 
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
@@ -136,13 +137,17 @@ def test_a_float_file_is_mapped_as_before(tmp_path):
     assert not is_stored(in_a_mapped_file(X, tmp_path))
 
 
-def test_memory_does_not_grow_with_the_rows(small_blocks):
-    store = Store(np.tile(X, (4, 1)))
-    DDVAETransformer(random_state=0, batch_size=32, **SMALL).fit(store).transform(store)
-    # Statistics, checks, chunks and mixtures: nothing asks for all rows, save what is below a MiB.
-    n_reads = len(store.asked)
-    assert n_reads > 3 * 120
-    assert sum(size <= 10 for size in store.asked) >= 3 * 120
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_all_rows_are_never_asked_for_at_once(small_blocks, monkeypatch, early_stopping):
+    monkeypatch.setattr("skddvi.likelihoods._statistics._BLOCK_ENTRIES", 10 * X.shape[1])
+    store = Store(np.tile(X, (17, 1)))
+    model = DDVAETransformer(
+        early_stopping=early_stopping, random_state=0, batch_size=256, **SMALL
+    ).fit(store)
+    assert max(store.asked) == 10
+    model.transform(store)
+    model.score(store)
+    assert max(store.asked) <= CHUNK_ROWS < len(store.X)
 
 
 def test_rows_are_held_out_and_a_seed_gives_the_same_bits(small_blocks):

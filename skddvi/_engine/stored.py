@@ -16,8 +16,8 @@ N_KEPT_BLOCKS = 2 * N_MIXED_BLOCKS
 def is_stored(X):
     """Return whether the rows of X lie in a store, and are not to be read all at once.
 
-    These are array-likes that know of chunks, as those of h5py, Zarr, Dask and xarray, and files
-    that numpy maps into memory, if their values have to be converted.
+    These are array-likes that know of chunks, as those of h5py, Zarr and Dask, and files that numpy
+    maps into memory, if their values have to be converted.
     """
     if isinstance(X, np.memmap):
         return X.dtype not in (np.float32, np.float64)
