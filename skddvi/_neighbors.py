@@ -1,4 +1,4 @@
-"""Neighbours in the latent space: their graph, a layout of it, and agreement.
+"""Neighbours of rows: their graph, a layout of it, and agreement of their clusters.
 
 The layout is that of UMAP [1]_, in as many dimensions as the latents have: the same fuzzy graph and
 the same cross-entropy, but with kernel 1 / (1 + d^2) and minimised by Adam over all edges at once.
@@ -12,6 +12,7 @@ References
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.linalg import orthogonal_procrustes
 from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
@@ -54,6 +55,50 @@ def fuzzy_graph(distances, indices):
     graph = (graph + graph.T - graph.multiply(graph.T)).tocsr()
     graph.sort_indices()
     return graph
+
+
+def strongest_edges(graph, n_edges):
+    """Return the other ends of each row's strongest edges, and their weights made to sum to one.
+
+    Parameters
+    ----------
+    graph : CSR matrix of shape (n, n)
+        As :func:`fuzzy_graph` returns it.
+    n_edges : int
+
+    Returns
+    -------
+    ends : ndarray of int64 of shape (n, n_edges)
+    weights : ndarray of float32 of shape (n, n_edges)
+        Zero where a row has fewer edges.
+    """
+    n, counts = graph.shape[0], np.diff(graph.indptr)
+    rows = np.repeat(np.arange(n), counts)
+    order = np.lexsort((-graph.data, rows))
+    rank = np.arange(len(rows)) - np.repeat(graph.indptr[:-1], counts)
+    kept = rank < n_edges
+    ends, weights = np.zeros((n, n_edges), np.int64), np.zeros((n, n_edges), np.float32)
+    ends[rows[kept], rank[kept]] = graph.indices[order][kept]
+    weights[rows[kept], rank[kept]] = graph.data[order][kept]
+    return ends, weights / weights.sum(1, keepdims=True)
+
+
+def aligned(Z, target):
+    """Return Z (n, d) turned, or mirrored, towards a target (n, d), and with its mean at zero."""
+    Z = Z - Z.mean(0)
+    return Z @ orthogonal_procrustes(Z, target - target.mean(0))[0].astype(Z.dtype)
+
+
+def smoothed(graph, Z, n_rounds):
+    """Return Z (n, d) after rounds in which each row moves half-way to the mean of its neighbours.
+
+    Parts of a group that lie apart meet, and groups stay where they were among the others: so a
+    layout that starts from here tears nothing.
+    """
+    step = sparse.diags(0.5 / np.asarray(graph.sum(1)).ravel()) @ graph
+    for _ in range(n_rounds):
+        Z = 0.5 * Z + step @ Z
+    return Z
 
 
 def layout(graph, start, rng):

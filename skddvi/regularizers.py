@@ -4,35 +4,82 @@ A regulariser is any callable ``regularizer(z, rows)`` of the latents of a mini-
 shape (n, d), and the indices of its rows in the training data, an int64 tensor of shape (n,). It
 returns a scalar tensor, which training adds to its loss times ``regularizer.weight`` (1 if there is
 none) and which appears in ``history_`` as ``regularizer.name`` (or ``__name__``). If it has a
-method ``fit(X)``, that is called with the training rows first. One that remembers something from
-batch to batch has, for a checkpoint to keep, the methods ``state_dict()`` and
-``load_state_dict(state)`` of a :class:`torch.nn.Module`.
+method ``fit(X)``, that is called with the training rows first. One that looks at more than a
+batch's latents has a method ``attach(view)``, called before the first step: ``view.rows(indices)``
+are training rows, ``view.embed(x)`` the noise-free latents of any rows, and
+:class:`skddvi._engine.trainer.TrainingView` lists the rest. One that remembers something from batch
+to batch has, for a checkpoint to keep, the methods ``state_dict()`` and ``load_state_dict(state)``
+of a :class:`torch.nn.Module`.
 """
 
 from numbers import Integral
 
+import numpy as np
 import torch
+from sklearn import config_context
+from sklearn.decomposition import PCA
+
+from ._engine.stored import StoredRows
+from ._engine.trainer import CHUNK_ROWS
+from ._neighbors import (
+    aligned,
+    fuzzy_graph,
+    layout,
+    nearest_neighbors,
+    smoothed,
+    strongest_edges,
+)
 
 __all__ = ["NeighborhoodPreservation"]
+
+# Similarity falls to a half at this part of the prior's standard deviation.
+REACH = 0.1
+# Random rows among which a row is to tell its neighbours.
+N_OTHERS = 256
+# Principal components in which neighbours are looked for, and rows that these are those of.
+N_PRINCIPAL, N_PCA_ROWS = 50, 10_000
+# Rounds in which principal components become smooth over the graph, for the layout to start from.
+N_SMOOTHINGS = 100
+# What is left of a remembered place when its row is seen once more.
+MEMORY = 0.9
 
 
 class NeighborhoodPreservation:
     """Keep rows that are neighbours in the input neighbours in the latent space.
 
-    For each row of a mini-batch that has nearest neighbours in the same batch, the similarities
-    ``s_ij = 1 / (1 + |z_i - z_j|^2)`` are normalised over the batch, as in t-SNE [1]_, and the
-    penalty is the mean of -log of what falls on its neighbours, in nats.
+    What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
+    the bound, the posterior and the inverse.
+
+    The neighbours j of a row i have the weights w_ij of UMAP's graph [1]_, made to add up to one.
+    With similarities s_ij = 1 / (1 + (10 |z_i - z_j|)^2), distances in standard deviations of the
+    prior, the penalty is the mean over rows of
+
+        - sum_j w_ij log( s_ij / (s_ij + sum_m s_im) ),
+
+    m going over 256 random rows: the loss, in nats, of telling a neighbour from them [2]_. Places
+    of neighbours and of others are remembered from when they were last seen; at first they are
+    those of a layout of the graph.
+
+    To hold for new rows too, the penalty looks not at z_i but at the noise-free latents of a row
+    between i and one of its neighbours j: of its features a random share, the same for all shares,
+    is j's. It has the neighbours of both, in that proportion.
+
+    The graph is that of Euclidean distances between rows (counts: between the logarithms of
+    normalised counts), in their first 50 principal components where there are more features.
 
     Parameters
     ----------
     n_neighbors : int, default=15
-        Size of a neighbourhood in the input, by Euclidean distance.
-    weight : float, default=1.0
+        Size of a neighbourhood in the input.
+    weight : float, default=50.0
         Factor of the penalty in the loss, whose bound is in nats a row.
 
     References
     ----------
-    .. [1] van der Maaten, L., and Hinton, G. (2008). Visualizing data using t-SNE. JMLR 9.
+    .. [1] McInnes, L., Healy, J., and Melville, J. (2018). UMAP: uniform manifold approximation
+       and projection for dimension reduction. arXiv:1802.03426.
+    .. [2] Damrich, S., Böhm, J. N., Hamprecht, F. A., and Kobak, D. (2023). From t-SNE to UMAP
+       with contrastive learning. ICLR. arXiv:2206.01816.
 
     Examples
     --------
@@ -41,7 +88,7 @@ class NeighborhoodPreservation:
     >>> from skddvi.regularizers import NeighborhoodPreservation
     >>> X = load_iris().data
     >>> model = DDVAETransformer(
-    ...     regularizer=NeighborhoodPreservation(n_neighbors=5), max_iter=2, random_state=0
+    ...     regularizer=NeighborhoodPreservation(), max_iter=2, random_state=0
     ... ).fit(X)
     >>> len(model.history_["neighborhood_preservation"])
     2
@@ -49,7 +96,7 @@ class NeighborhoodPreservation:
 
     name = "neighborhood_preservation"
 
-    def __init__(self, n_neighbors=15, weight=1.0):
+    def __init__(self, n_neighbors=15, weight=50.0):
         self.n_neighbors = n_neighbors
         self.weight = weight
 
@@ -58,7 +105,7 @@ class NeighborhoodPreservation:
         return f"NeighborhoodPreservation(n_neighbors={self.n_neighbors}, weight={self.weight})"
 
     def fit(self, X):
-        """Build the neighbourhood graph of the training rows.
+        """Check that there are enough rows, in memory.
 
         Parameters
         ----------
@@ -68,36 +115,114 @@ class NeighborhoodPreservation:
         Returns
         -------
         self : NeighborhoodPreservation
-            The fitted regulariser.
 
         Raises
         ------
         ValueError
-            When n_neighbors is not less than the number of rows.
+            When n_neighbors is not less than the number of rows, or the rows are in a store.
         """
         if not isinstance(self.n_neighbors, Integral) or not 1 <= self.n_neighbors < X.shape[0]:
             raise ValueError(
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."
             )
-        # Imported late: importing skddvi would take twice as long.
-        from sklearn.neighbors import kneighbors_graph
-
-        self.graph_ = kneighbors_graph(X, self.n_neighbors)
+        if isinstance(X, StoredRows):
+            raise ValueError(
+                "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
+                "; give the rows as an array in memory."
+            )
         return self
+
+    def attach(self, view):
+        """Build the graph of the training rows and start from a layout of it.
+
+        Parameters
+        ----------
+        view : skddvi._engine.trainer.TrainingView
+        """
+        if not hasattr(self, "neighbors_"):  # else this is a further training on the same rows
+            self._build_graph(view)
+        self._view = view
+        self._generator = torch.Generator().manual_seed(view.seed)
+        # A model that goes on from an earlier fit need not turn.
+        places = aligned(self._layout, self._standardised(_embedding(view)).cpu().numpy())
+        self._memory = torch.from_numpy(places).to(view.scale)
+
+    def _build_graph(self, view):
+        """Find neighbours with their weights, (n, k) each, and a layout, (n, d)."""
+        rng = np.random.default_rng(0)
+        features = _principal_features(view, rng)
+        graph = fuzzy_graph(*nearest_neighbors(features, self.n_neighbors))
+        neighbors, weights = strongest_edges(graph, self.n_neighbors)
+        self.neighbors_ = torch.from_numpy(neighbors)
+        self.weights_ = torch.from_numpy(weights).to(view.scale)
+        start = rng.normal(size=(len(features), len(view.scale)))
+        start *= 1e-3 * max(features.std(), 1e-9)  # tells equal rows apart
+        n_axes = min(start.shape[1], features.shape[1])
+        start[:, :n_axes] += features[:, :n_axes]
+        self._layout = layout(graph, smoothed(graph, start, N_SMOOTHINGS), rng)
+        self._layout /= self._layout.std()
 
     def __call__(self, z, rows):
         """Return the penalty of a mini-batch, a scalar tensor in nats."""
-        index = rows.cpu().numpy()
-        neighbours = torch.from_numpy(self.graph_[index][:, index].toarray() > 0.0).to(z.device)
-        has_neighbours = neighbours.any(1)
-        if not has_neighbours.any():
-            return z.new_zeros(())
-        # Squares of differences, not cdist: its square root has no gradient at zero distance.
-        squared = (z.unsqueeze(1) - z.unsqueeze(0)).square().sum(-1)
-        log_similarity = -torch.log1p(squared)
-        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-        log_similarity = log_similarity.masked_fill(itself, -torch.inf)
-        on_neighbours = log_similarity.masked_fill(~neighbours, -torch.inf)[has_neighbours]
-        log_share = on_neighbours.logsumexp(1) - log_similarity[has_neighbours].logsumexp(1)
-        return -log_share.mean()
+        view, draw = self._view, {"generator": self._generator}
+        chosen = torch.multinomial(self.weights_[rows].cpu(), 1, **draw)
+        others = self.neighbors_[rows].gather(1, chosen)[:, 0]
+        share = torch.rand(len(rows), **draw)
+        x, of_others = view.rows(rows), view.rows(others)
+        swapped = torch.rand(x.shape, **draw) < share[:, None]
+        x = torch.where(swapped.to(x.device), of_others, x)
+        places = self._standardised(view.embed(x))[:, None]
+
+        strangers = torch.randint(view.n_rows, (N_OTHERS,), **draw)
+        to_strangers = _log_similarity(places, self._memory[strangers]).logsumexp(1, keepdim=True)
+        penalty = 0.0
+        for part, centre in ((1.0 - share, rows), (share, others)):
+            to_neighbors = _log_similarity(places, self._memory[self.neighbors_[centre]])
+            surprise = torch.logaddexp(to_neighbors, to_strangers) - to_neighbors
+            penalty = penalty + part.to(z) * (self.weights_[centre] * surprise).sum(1)
+        with torch.no_grad():
+            seen = self._standardised(z.to(self._memory))
+            self._memory[rows] = torch.lerp(seen, self._memory[rows], MEMORY)
+        return penalty.mean()
+
+    def _standardised(self, z):
+        return (z - self._view.loc) / self._view.scale
+
+    def state_dict(self):
+        """Return what is remembered."""
+        return {"memory": self._memory, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state):
+        """Remember that instead."""
+        self._memory.copy_(state["memory"])
+        self._generator.set_state(state["generator"])
+
+
+def _log_similarity(places, others):
+    """Return log s of places (n, 1, d) and others (m, d) or (n, m, d), (n, m)."""
+    # Squares of differences, not cdist: its square root has no gradient at zero distance.
+    return -torch.log1p((places - others).square().sum(-1) / REACH**2)
+
+
+def _chunks(view, function):
+    """Yield the values of a function of all rows, some rows at a time."""
+    for indices in torch.arange(view.n_rows).split(CHUNK_ROWS):
+        yield function(view.rows(indices))
+
+
+@torch.no_grad()
+def _embedding(view):
+    return torch.cat(list(_chunks(view, view.embed)))
+
+
+@torch.no_grad()
+def _principal_features(view, rng):
+    """Return the features of all rows, or their principal components where these are fewer."""
+    some = torch.from_numpy(rng.permutation(view.n_rows)[:N_PCA_ROWS])
+    some = view.features(view.rows(some)).cpu().numpy()
+    # Rows that are all equal have no shares of variance, which are not asked for.
+    with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
+        pca = PCA(min(N_PRINCIPAL, *some.shape), random_state=0).fit(some)
+        parts = _chunks(view, view.features)
+        return np.concatenate([pca.transform(part.cpu().numpy()) for part in parts])

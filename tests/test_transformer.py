@@ -652,27 +652,6 @@ def test_accepted_names_are_those_that_can_be_resolved():
             resolve("nothing")
 
 
-def test_regularizers():
-    def spread(z, rows):
-        assert rows.dtype == torch.int64 and rows.shape == z.shape[:1]
-        return z.square().mean()
-
-    model = small(regularizer=[NeighborhoodPreservation(4, weight=2.0), spread], max_iter=20).fit(X)
-    for name in ("neighborhood_preservation", "spread"):
-        assert len(model.history_[name]) == 20
-    plain = small(regularizer=NeighborhoodPreservation(4, weight=0.0), max_iter=20).fit(X)
-    heavy = small(regularizer=NeighborhoodPreservation(4, weight=50.0), max_iter=20).fit(X)
-    penalties = (model.history_["neighborhood_preservation"][-1] for model in (heavy, plain))
-    assert next(penalties) < 0.9 * next(penalties)
-    assert "neighborhood_preservation" not in small(max_iter=1).fit(X).history_
-    assert np.abs(plain.transform(X) - heavy.transform(X)).max() > 0.01
-
-
-def test_regularizer_without_weight_changes_nothing(fitted):
-    model = small(regularizer=NeighborhoodPreservation(4, weight=0.0)).fit(X)
-    np.testing.assert_allclose(model.transform(X), fitted.transform(X), atol=1e-5)
-
-
 # ------------------------------------------------------------------------------ history
 
 

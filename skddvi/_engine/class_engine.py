@@ -61,18 +61,6 @@ class ClassEngine(Engine):
         encode = model.likelihood.encode
         return self._by_chunk(X, lambda x: model.log_class_probabilities(encode(x)))
 
-    def embed(self, X):
-        """Return the noise-free latents of the rows under their most probable class, (n, d)."""
-        model = self._model_in(X.dtype)
-
-        def embed(x):
-            features = _features(model, x)
-            rows = torch.arange(len(x), device=x.device)
-            condition = model.condition(features, rows, features.log_q.argmax(-1))
-            return model.posterior.mode(condition)
-
-        return self._by_chunk(X, embed)
-
     def sample_posterior(self, X, n_samples, seed):
         """Return latents drawn from sum_l q(l|x) q(z|x, l), (n_samples, n, d)."""
         model = self._model_in(X.dtype)

@@ -156,8 +156,7 @@ class Engine:
 
     def embed(self, X):
         """Return the noise-free latents of the rows of X, (n, d)."""
-        model = self._model_in(X.dtype)
-        return self._by_chunk(X, lambda x: model.posterior.mode(_condition(model, x)))
+        return self._by_chunk(X, self._model_in(X.dtype).embed)
 
     def sample_posterior(self, X, n_samples, seed):
         """Return latents drawn from q(z|x), (n_samples, n, d)."""

@@ -44,6 +44,10 @@ class LatentVariableModel(nn.Module):
         self.decoder = decoder
         self.posterior = posterior
 
+    def embed(self, x):
+        """Return the noise-free latents of rows x, (n, d)."""
+        return self.posterior.mode(self.posterior.condition(self.likelihood.encode(x)))
+
 
 def build_model(
     prior,

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -119,6 +120,34 @@ def train(
     return dict(loop.history)
 
 
+@dataclass(frozen=True)
+class TrainingView:
+    """What a regulariser with a method ``attach`` is shown of a training.
+
+    Attributes
+    ----------
+    n_rows : int
+    rows : callable
+        The training rows of given numbers: (m,) tensor of int64 to (m, n_features).
+    features : callable
+        Rows as a metric of the user's sees them: raw, but counts as logarithms of normalised
+        counts, without NaN, and centred; tensor to tensor.
+    embed : callable
+        The noise-free latents of rows; (m, n_features) to (m, d).
+    loc, scale : (d,) tensor
+        Mean and standard deviation of the prior.
+    seed : int
+    """
+
+    n_rows: int
+    rows: Callable
+    features: Callable
+    embed: Callable
+    loc: torch.Tensor
+    scale: torch.Tensor
+    seed: int
+
+
 class Loop:
     """The state of one training: optimiser, snapshots and history.
 
@@ -151,6 +180,31 @@ class Loop:
         self.last_epoch = self.snapshot()
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
         self.converged = False
+        for _, _, regularizer in self.regularizers:
+            if hasattr(regularizer, "attach"):
+                regularizer.attach(self.view())
+
+    def view(self):
+        """Return what regularisers are shown."""
+        model, likelihood = self.model, self.model.likelihood
+
+        def embed(x):
+            with self.precision(x):
+                return model.embed(x).float()
+
+        return TrainingView(
+            n_rows=len(self.rows),
+            rows=self.rows.batch,
+            features=lambda x: likelihood.encode(x) * likelihood.scale,
+            embed=embed,
+            loc=model.posterior.loc,
+            scale=model.posterior.scale,
+            seed=self.generator.initial_seed(),
+        )
+
+    def precision(self, x):
+        """Return a context that computes in the schedule's precision."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.schedule.bfloat16)
 
     def run(self, on_epoch, checkpoint=None):
         """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
@@ -202,7 +256,7 @@ class Loop:
         progress = self.step / self.n_steps
         warm = min(1.0, progress / schedule.kl_warmup) if schedule.kl_warmup > 0.0 else 1.0
         x = self.rows.batch(indices)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=schedule.bfloat16):
+        with self.precision(x):
             loss, figures, z = self.losses(x, indices, schedule.kl_weight * warm)
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())

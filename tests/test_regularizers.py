@@ -1,0 +1,265 @@
+"""Regularisers: the seam, and the preservation of neighbourhoods."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import load_digits
+
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
+from skddvi._engine.stored import StoredRows
+from skddvi._neighbors import aligned, fuzzy_graph, nearest_neighbors, smoothed, strongest_edges
+from skddvi.metrics import knn_accuracy
+from skddvi.regularizers import N_OTHERS, NeighborhoodPreservation
+
+SMALL = {
+    "hidden_layer_sizes": (16,),
+    "n_diffusion_steps": 2,
+    "denoiser_width": 8,
+    "kl_warmup": 0.0,
+    "max_iter": 4,
+    "random_state": 0,
+}
+rng = np.random.default_rng(0)
+X = rng.normal(size=(80, 6)) + 4.0 * rng.integers(3, size=(80, 1))
+
+
+def small(estimator=DDVAETransformer, **params):
+    return estimator(**SMALL | params)
+
+
+def view_of(embed, n_rows=40):
+    """Return a view whose rows are their own features."""
+    rows = torch.from_numpy(np.random.default_rng(1).normal(size=(n_rows, 2)).astype(np.float32))
+    return SimpleNamespace(
+        n_rows=n_rows,
+        rows=lambda indices: rows[indices],
+        features=lambda x: x,
+        embed=embed,
+        loc=torch.tensor([3.0, -1.0]),
+        scale=torch.tensor([2.0, 0.5]),
+        seed=0,
+    )
+
+
+# ------------------------------------------------------------------------------ the seam
+
+
+def test_terms_are_weighted_and_recorded():
+    def spread(z, rows):
+        assert rows.dtype == torch.int64 and rows.shape == z.shape[:1]
+        return z.square().mean()
+
+    model = small(regularizer=[NeighborhoodPreservation(4, weight=2.0), spread]).fit(X)
+    for name in ("neighborhood_preservation", "spread"):
+        assert len(model.history_[name]) == 4
+    history = small(regularizer=spread, kl_warmup=0.0, sleep="off", max_iter=1).fit(X).history_
+    np.testing.assert_allclose(
+        history["loss"][0], history["spread"][0] - history["elbo"][0], rtol=1e-5
+    )
+    assert "spread" not in small(max_iter=1).fit(X).history_
+
+
+def test_without_weight_nothing_changes():
+    model = small(regularizer=NeighborhoodPreservation(4, weight=0.0)).fit(X)
+    np.testing.assert_array_equal(model.transform(X), small().fit(X).transform(X))
+
+
+def test_what_a_view_shows():
+    class Look:
+        def attach(self, view):
+            self.view = view
+            type(self).shown = view
+
+        def __call__(self, z, rows):
+            return z.sum() * 0.0
+
+    small(regularizer=Look(), prior="square").fit(X)
+    view = Look.shown
+    assert view.n_rows == 80
+    np.testing.assert_array_equal(view.rows(torch.tensor([3, 70])), X[[3, 70]])
+    features = view.features(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(features, X - X.mean(0), atol=1e-5)
+    assert view.embed(torch.from_numpy(X)).shape == (80, 2)
+    assert view.loc.shape == view.scale.shape == (2,)
+
+
+# ------------------------------------------------------------------------------ neighbourhoods
+
+
+def test_new_rows_lie_among_their_kind():
+    digits, labels = load_digits(return_X_y=True)
+    digits = digits / 16.0
+    params = {"hidden_layer_sizes": (128,), "likelihood": "bernoulli", "max_iter": 25}
+    accuracies, bounds = [], []
+    for regularizer in (None, NeighborhoodPreservation()):
+        model = small(regularizer=regularizer, batch_size=64, **params).fit(digits[:1200])
+        train, test = model.transform(digits[:1200]), model.transform(digits[1200:])
+        accuracies.append(knn_accuracy(train, labels[:1200], test, labels[1200:]))
+        bounds.append(model.score(digits[1200:]))
+    assert accuracies[1] > accuracies[0] + 0.1
+    assert bounds[1] > bounds[0] - 1.0
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    # All in one place: a neighbour is one of 257. At the neighbours' places it depends on others.
+    [("one", math.log(1 + N_OTHERS)), ("far", math.log(1 + N_OTHERS))],
+)
+def test_penalty_where_it_is_known(place, expected):
+    far = torch.tensor([1e4, 1e4])
+    view = view_of(lambda x: (far if place == "far" else view.loc).expand(len(x), 2))
+    regularizer = NeighborhoodPreservation(5)
+    regularizer.attach(view)
+    if place == "one":
+        regularizer._memory.zero_()
+    penalty = regularizer(torch.zeros(8, 2), torch.arange(8))
+    assert penalty.item() == pytest.approx(expected, rel=2e-3)
+
+
+def test_penalty_falls_towards_neighbors_and_rises_towards_others():
+    # Two groups: a row is told from strangers best where its own group lies.
+    penalties = []
+    for side in (-1.0, 1.0):
+        view = view_of(None)
+        view.embed = lambda x, view=view, side=side: view.loc + view.scale * side * x.sign()
+        rows = torch.cat([torch.full((20, 2), -1.0), torch.ones(20, 2)])
+        rows += 0.01 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+        view.rows = lambda indices, rows=rows: rows[indices]
+        regularizer = NeighborhoodPreservation(5)
+        regularizer.attach(view)
+        regularizer._memory.copy_(rows.sign())
+        penalties.append(regularizer(torch.zeros(40, 2), torch.arange(40)).item())
+    assert penalties[1] == pytest.approx(math.log(1 + N_OTHERS / 2), rel=0.05)
+    assert penalties[0] > penalties[1] + 5.0
+
+
+def test_gradient_does_not_reach_the_places_that_are_remembered():
+    view = view_of(lambda x: x * slope)
+    slope = torch.tensor([1.0, 2.0], requires_grad=True)
+    regularizer = NeighborhoodPreservation(5)
+    regularizer.attach(view)
+    z = torch.zeros(8, 2, requires_grad=True)
+    regularizer(z, torch.arange(8)).backward()
+    assert slope.grad.abs().sum() > 0 and torch.isfinite(slope.grad).all()
+    assert z.grad is None
+    assert not regularizer._memory.requires_grad
+
+
+def test_memory_moves_towards_what_was_seen_and_can_be_kept():
+    view = view_of(lambda x: x)
+    regularizer = NeighborhoodPreservation(5)
+    regularizer.attach(view)
+    before = regularizer._memory.clone()
+    z = torch.full((2, 2), 5.0)
+    regularizer(z, torch.tensor([3, 7]))
+    expected = 0.9 * before[[3, 7]] + 0.1 * (z - view.loc) / view.scale
+    torch.testing.assert_close(regularizer._memory[[3, 7]], expected)
+    others = [i for i in range(40) if i not in (3, 7)]
+    assert torch.equal(regularizer._memory[others], before[others])
+    state = {name: value.clone() for name, value in regularizer.state_dict().items()}
+    first = regularizer(z, torch.tensor([3, 7]))
+    regularizer.load_state_dict(state)
+    assert torch.equal(regularizer(z, torch.tensor([3, 7])), first)
+
+
+def test_a_warm_start_does_not_turn_the_picture():
+    model = small(warm_start=True, regularizer=NeighborhoodPreservation(5), max_iter=20).fit(X)
+    before = model.transform(X)
+    after = model.fit(X).transform(X)
+    for axis in range(2):
+        assert np.corrcoef(before[:, axis], after[:, axis])[0, 1] > 0.9
+
+
+COUNTS = np.random.default_rng(1).poisson(2.0, size=(80, 6)).astype(float)
+CALLS = np.minimum(COUNTS, 2.0)
+CALLS[::7, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("rows", "params"),
+    [
+        (X, {"n_components": 1}),
+        (X, {"n_components": 8}),
+        (X[:, :1], {"n_components": 3}),
+        (np.ones((30, 4)), {}),
+        (np.repeat(X[:10], 8, axis=0), {"prior": "pinwheel"}),
+        (X.astype(np.float32), {"precision": "bfloat16"}),
+        (sparse.csr_matrix(COUNTS), {"likelihood": "negative_binomial"}),
+        (CALLS, {"likelihood": "binomial"}),
+        (X[:7], {"early_stopping": True, "validation_fraction": 0.2}),
+    ],
+    ids=["1-D", "8-D", "one feature", "equal", "doubles", "bfloat16", "counts", "calls", "few"],
+)
+def test_rows_of_any_kind(rows, params):
+    model = small(regularizer=NeighborhoodPreservation(4), **params)
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        model.fit(rows)
+    assert np.isfinite(model.history_["neighborhood_preservation"]).all()
+    assert np.isfinite(model.transform(rows)).all()
+    again = small(regularizer=NeighborhoodPreservation(4), **params).fit(rows)
+    np.testing.assert_array_equal(model.transform(rows), again.transform(rows))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params"),
+    [
+        (DDVAEClusterer, {"n_clusters": 3, "n_components": 2, "n_init": 2}),
+        (DDVAEClassifier, {}),
+        (baselines.InverseAutoregressiveFlowVAE, {}),
+        (baselines.AdversarialAutoencoder, {}),
+        (baselines.HierarchicalVAE, {}),
+        (baselines.IWAE, {}),
+        (DDVAETransformer, {"n_diffusion_steps": 0}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_estimator_takes_it(estimator, params):
+    taken = {name: SMALL[name] for name in SMALL if name in estimator().get_params()}
+    model = estimator(**taken | {"regularizer": NeighborhoodPreservation(4)} | params)
+    labels = np.where(np.arange(80) % 4 == 0, (X[:, 0] > 4).astype(int), -1)
+    model.fit(X, labels) if estimator is DDVAEClassifier else model.fit(X)
+    penalty = np.array(model.history_["neighborhood_preservation"])
+    assert np.isfinite(penalty).all() and (penalty > 0).all()
+
+
+def test_rows_in_a_store_are_refused():
+    with pytest.raises(ValueError, match="give the rows as an array in memory"):
+        NeighborhoodPreservation(4).fit(StoredRows(X))
+
+
+# ------------------------------------------------------------------------------ its parts
+
+
+def test_strongest_edges():
+    graph = fuzzy_graph(*nearest_neighbors(X, 6))
+    ends, weights = strongest_edges(graph, 4)
+    dense = graph.toarray()
+    for i in range(len(X)):
+        best = np.sort(dense[i])[::-1][:4]
+        np.testing.assert_allclose(weights[i], best / best.sum(), rtol=1e-6)
+        np.testing.assert_allclose(dense[i, ends[i]], best, rtol=1e-12)
+    few = sparse.csr_matrix(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    np.testing.assert_array_equal(strongest_edges(few, 3)[1], [[1, 0, 0], [1, 0, 0]])
+
+
+def test_aligned_undoes_a_turn():
+    angle = 2.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    Z = X[:, :2]
+    np.testing.assert_allclose(aligned(Z @ turn + 7.0, Z), Z - Z.mean(0), atol=1e-12)
+    mirrored = Z * [1.0, -1.0]
+    np.testing.assert_allclose(aligned(mirrored, Z), Z - Z.mean(0), atol=1e-12)
+
+
+def test_smoothed_joins_what_the_graph_joins():
+    groups = np.repeat([0, 1], 20)
+    # Group 1 lies in two places, with group 0 between them.
+    Z = np.where(groups == 0, 0.0, np.where(np.arange(40) % 2, 5.0, -4.0))[:, None]
+    graph = sparse.csr_matrix((groups[:, None] == groups).astype(float))
+    found = smoothed(graph, Z, 40)
+    np.testing.assert_allclose(found[groups == 0], 0.0, atol=1e-9)
+    np.testing.assert_allclose(found[groups == 1], 0.5, atol=1e-6)
