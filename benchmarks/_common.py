@@ -5,8 +5,10 @@ import warnings
 
 import numpy as np
 from _harness import rss_mib
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.model_selection import train_test_split
 
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
@@ -21,6 +23,22 @@ def load_mnist(path):
         arrays[i] = arrays[i].reshape(len(arrays[i]), -1).astype(np.float32)
         arrays[i] /= 255.0
     return arrays
+
+
+def load_images(settings):
+    """Return X_train, X_test, y_train, y_test, of the sizes ``n_train`` and ``n_test`` at most.
+
+    Those of MNIST, or without ``data`` scikit-learn's digits; grey levels in [0, 1].
+    """
+    if settings["data"] is None:
+        X, y = load_digits(return_X_y=True)
+        X_train, X_test, y_train, y_test = train_test_split(
+            X / 16.0, y, test_size=0.3, stratify=y, random_state=0
+        )
+    else:
+        X_train, y_train, X_test, y_test = load_mnist(settings["data"])
+    train, test = slice(settings["n_train"]), slice(settings["n_test"])
+    return X_train[train], X_test[test], y_train[train], y_test[test]
 
 
 def make_estimator(method, seed, **params):
@@ -45,6 +63,17 @@ def timed(function, *args):
     start = time.perf_counter()
     value = function(*args)
     return value, time.perf_counter() - start
+
+
+def timed_fit(model, X):
+    """Fit and return the wall clock's and the processor's seconds, and the number of epochs."""
+    start = time.process_time()
+    _, fit_seconds = timed(model.fit, X)
+    return {
+        "fit_seconds": fit_seconds,
+        "fit_cpu_seconds": time.process_time() - start,
+        "n_iter": model.n_iter_,
+    }
 
 
 def first_use_seconds(method, X_train, X_test=None):

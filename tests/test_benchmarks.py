@@ -1,6 +1,7 @@
 """The benchmarks' harness and metrics, and one benchmark from end to end."""
 
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -272,6 +273,40 @@ def test_scale(monkeypatch, tmp_path):
         values = cell["values"]
         assert values["us_a_row"] == pytest.approx(values["fit_seconds"] * 1e6 / 2000)
         assert values["input_mib"] == pytest.approx(2000 * 50 * 4 / 2**20)
+
+
+def quick(monkeypatch, name, *options):
+    """Run a benchmark in this process and return the values of its cells, by method."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = importlib.import_module(name)
+    here = functools.partial(script.run_cells, isolate=False, log=silent)
+    monkeypatch.setattr(script, "run_cells", here)
+    assert script.main(["--quick", *map(str, options)]) == 0
+    cells = json.loads(Path(options[options.index("--out") + 1]).read_text())["cells"]
+    return {cell["method"]: cell["values"] for cell in cells.values()}
+
+
+def test_posteriors_figure(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
+    options = ["--priors", "normal,square", "--posteriors", "vae,iaf", "--embeddings", folder]
+    quick(monkeypatch, "posteriors", *options, "--out", tmp_path / "posteriors.json")
+    assert len(list(folder.iterdir())) == 4
+    (folder / "square-iaf-0.npz").unlink()
+
+    import posteriors_figure
+
+    panels = posteriors_figure.load_panels(folder, seed=0)
+    assert {prior: list(column) for prior, column in panels.items()} == {
+        "normal": ["prior", "vae", "iaf"],
+        "square": ["prior", "vae"],
+    }
+    Z, y = panels["square"]["vae"]
+    assert Z.shape == (100, 2) and y.shape == (100,)
+    assert posteriors_figure.main([str(folder), "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        posteriors_figure.main([str(folder), "--seed", "1", "--out", str(picture)])
 
 
 def test_the_tables_of_the_docs_are_those_of_the_results():
