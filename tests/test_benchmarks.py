@@ -286,6 +286,39 @@ def quick(monkeypatch, name, *options):
     return {cell["method"]: cell["values"] for cell in cells.values()}
 
 
+@pytest.mark.parametrize("kind", ["components", "genotypes"])
+def test_ancestry(monkeypatch, tmp_path, kind):
+    rng, y = np.random.default_rng(0), np.arange(75) % 3
+    data, out = tmp_path / "data.npz", tmp_path / "ancestry.json"
+    if kind == "components":
+        X = 5.0 * np.eye(20)[y] + rng.normal(size=(75, 20))
+        np.savez(data, X=X, y=y, eigenvalues=np.ones(20))
+    else:
+        X = rng.binomial(2, rng.uniform(size=(3, 40))[y]).astype(np.uint8)
+        np.savez(data, X=X, y=y)
+    methods = ["pca", "tsne", "vae", "aae", "iaf", "ddvae"]
+    options = ["--kind", kind, "--data", data, "--out", out, "--methods", ",".join(methods)]
+    values = quick(monkeypatch, "ancestry", *options)
+    assert list(values) == methods
+    assert [name for name in methods if values[name].get("bound") is not None] == [
+        "vae",
+        "iaf",
+        "ddvae",
+    ]
+    assert all(values[name]["nmi"] > 0.5 for name in ("pca", "tsne"))
+    assert all(0 < each["purity"] <= 1 for each in values.values())
+    assert json.loads(out.read_text())["settings"]["n_clusters"] == 3
+
+
+def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ancestry
+
+    genotypes = np.array([[0, 2, 1], [2, 2, 1], [2, 2, 2], [0, 2, 0]], dtype=np.uint8)
+    expected = np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]) * 2**0.5
+    np.testing.assert_allclose(ancestry.standardised(genotypes), expected)
+
+
 def test_posteriors_figure(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
