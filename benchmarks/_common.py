@@ -42,6 +42,13 @@ def load_images(settings):
     return X_train[train], X_test[test], y_train[train], y_test[test]
 
 
+def load_counts(path):
+    """Return counts (n, p), log(1 + counts) of rows scaled to the median library size, classes."""
+    with np.load(path, allow_pickle=False) as file:
+        counts, size, y = file["X"].astype(np.float32), file["library_size"], file["y"]
+    return counts, np.log1p(counts * (np.median(size) / size)[:, None]), y
+
+
 def make_estimator(method, seed, **params):
     """Return an unfitted two-dimensional reducer; `params` are for the methods of this package."""
     if method == "pca":

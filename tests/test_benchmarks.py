@@ -319,6 +319,32 @@ def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
     np.testing.assert_allclose(ancestry.standardised(genotypes), expected)
 
 
+def test_single_cell(monkeypatch, tmp_path):
+    rng, y = np.random.default_rng(0), np.arange(90) % 3
+    data, out = tmp_path / "cells.npz", tmp_path / "single_cell.json"
+    X = rng.poisson(4.0 * rng.uniform(size=(3, 60))[y])
+    np.savez(data, X=X.astype(np.uint8), y=y, library_size=X.sum(axis=1))
+    methods = ["pca", "tsne", "aae", "ddvae"]
+    options = ["--data", data, "--out", out, "--methods", ",".join(methods)]
+    values = quick(monkeypatch, "single_cell", *options)
+    assert list(values) == methods
+    assert values["pca"]["knn_accuracy"] > 0.9
+    assert values["tsne"]["trustworthiness"] > 0.6
+    assert values["ddvae"]["bound"] < 0
+    assert values["aae"]["bound"] is None
+
+
+def test_counts_are_scaled_to_the_median_library(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _common
+
+    np.savez(tmp_path / "a.npz", X=[[1, 2], [4, 0], [0, 9]], y=[0, 1, 2], library_size=[4, 8, 16])
+    counts, log_counts, y = _common.load_counts(tmp_path / "a.npz")
+    assert counts.dtype == np.float32
+    np.testing.assert_allclose(np.expm1(log_counts), [[2, 4], [4, 0], [0, 4.5]], rtol=1e-6)
+    assert y.tolist() == [0, 1, 2]
+
+
 def test_posteriors_figure(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
