@@ -345,6 +345,24 @@ def test_counts_are_scaled_to_the_median_library(monkeypatch, tmp_path):
     assert y.tolist() == [0, 1, 2]
 
 
+def test_sensitivity(monkeypatch, tmp_path):
+    options = ["--out", tmp_path / "sensitivity.json", "--parameters", "kl_weight,n_components"]
+    values = quick(monkeypatch, "sensitivity", *options)
+    assert list(values) == [
+        "pinwheel defaults",
+        "pinwheel kl_weight=0.25",
+        "normal defaults",
+        "normal kl_weight=0.25",
+        "normal n_components=3",
+    ]
+    assert "latent_nll" not in values["normal n_components=3"]
+    # The bound does not have the objective's weights: only the model differs.
+    assert values["normal kl_weight=0.25"]["bound"] != values["normal defaults"]["bound"]
+    for each in values.values():
+        assert each["bound"] <= each["bound_k500"] + 1
+        assert each["fit_cpu_seconds"] > 0
+
+
 def test_posteriors_figure(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
