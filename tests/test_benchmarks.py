@@ -386,6 +386,34 @@ def test_posteriors_figure(monkeypatch, tmp_path):
         posteriors_figure.main([str(folder), "--seed", "1", "--out", str(picture)])
 
 
+def test_reduced(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import reduced
+
+    # Every script that runs cells is among them.
+    scripts = {
+        path.name for path in BENCHMARKS.glob("*.py") if "record = run_cells(" in path.read_text()
+    }
+    assert {command.split()[0] for command, _ in reduced.RUNS} == scripts
+
+    called = []
+
+    def run(command, data, out):
+        called.append((command, data))
+        return int("fails" in command)
+
+    monkeypatch.setattr(reduced, "run", run)
+    (tmp_path / "here.npz").touch()
+    monkeypatch.setattr(reduced, "RUNS", [("a.py", None), ("b.py", "here.npz"), ("c.py", "no.npz")])
+    assert reduced.main(["--data", str(tmp_path)]) == 0
+    assert called == [("a.py", None), ("b.py", tmp_path / "here.npz")]
+    assert "c.py on no.npz: left out" in capsys.readouterr().out
+    monkeypatch.setattr(reduced, "RUNS", [("fails.py", None), ("a.py", None)])
+    assert reduced.main([]) == 1
+    assert called[2:] == [("fails.py", None), ("a.py", None)]
+    assert "failed: fails.py" in capsys.readouterr().out
+
+
 def test_the_tables_of_the_docs_are_those_of_the_results():
     command = [sys.executable, str(BENCHMARKS / "docs_tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
