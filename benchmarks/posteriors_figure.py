@@ -54,13 +54,17 @@ def draw(panels):
                 Z, y = column[name]
                 display = LatentSpaceDisplay(Z, labels=y)
                 display.plot(ax, legend=False, names=False, s=2.0, rasterized=True)
+            ax.set_aspect("equal", adjustable="box")
             ax.set(xlim=(-radius, radius), ylim=(-radius, radius), xticks=[], yticks=[])
-            ax.set(xlabel="", ylabel=name if ax in axes[:, 0] else "")
+            ax.set(xlabel="", ylabel="")
         place[0].set_title(prior)
-    handles, labels = axes[-1, 0].get_legend_handles_labels()
+    for ax, name in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel(name)
+    classes = max(
+        (ax.get_legend_handles_labels() for ax in axes.flat), key=lambda each: len(each[1])
+    )
     figure.legend(
-        handles,
-        labels,
+        *classes,
         loc="outside lower center",
         ncols=10,
         frameon=False,
