@@ -5,11 +5,14 @@ import warnings
 
 import numpy as np
 from _harness import rss_mib
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.model_selection import train_test_split
 
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
+ENGINE_METHODS = ("ddvae", "vae", "aae", "iaf")  # of this package; the others are peers
 
 
 def load_mnist(path):
@@ -23,8 +26,31 @@ def load_mnist(path):
     return arrays
 
 
+def load_images(settings):
+    """Return X_train, X_test, y_train, y_test, of the sizes ``n_train`` and ``n_test`` at most.
+
+    Those of MNIST, or without ``data`` scikit-learn's digits; grey levels in [0, 1].
+    """
+    if settings["data"] is None:
+        X, y = load_digits(return_X_y=True)
+        X_train, X_test, y_train, y_test = train_test_split(
+            X / 16.0, y, test_size=0.3, stratify=y, random_state=0
+        )
+    else:
+        X_train, y_train, X_test, y_test = load_mnist(settings["data"])
+    train, test = slice(settings["n_train"]), slice(settings["n_test"])
+    return X_train[train], X_test[test], y_train[train], y_test[test]
+
+
+def load_counts(path):
+    """Return counts (n, p), log(1 + counts) of rows scaled to the median library size, classes."""
+    with np.load(path, allow_pickle=False) as file:
+        counts, size, y = file["X"].astype(np.float32), file["library_size"], file["y"]
+    return counts, np.log1p(counts * (np.median(size) / size)[:, None]), y
+
+
 def make_estimator(method, seed, **params):
-    """Return an unfitted two-dimensional reducer; `params` are for the DD-VAE."""
+    """Return an unfitted two-dimensional reducer; `params` are for the methods of this package."""
     if method == "pca":
         return PCA(n_components=2, random_state=seed)
     if method == "tsne":
@@ -33,11 +59,17 @@ def make_estimator(method, seed, **params):
         from umap import UMAP
 
         return UMAP(random_state=seed)
-    if method == "ddvae":
-        from skddvi import DDVAETransformer
+    if method in ENGINE_METHODS:
+        from skddvi import DDVAETransformer, baselines
 
-        return DDVAETransformer(random_state=seed, **params)
-    raise ValueError(f"method={method!r} is unknown; expected pca, tsne, umap or ddvae")
+        models = {
+            "ddvae": DDVAETransformer,
+            "vae": baselines.GaussianVAE,
+            "aae": baselines.AdversarialAutoencoder,
+            "iaf": baselines.InverseAutoregressiveFlowVAE,
+        }
+        return models[method](random_state=seed, **params)
+    raise ValueError(f"method={method!r} is unknown")
 
 
 def timed(function, *args):
@@ -47,11 +79,22 @@ def timed(function, *args):
     return value, time.perf_counter() - start
 
 
+def timed_fit(model, X):
+    """Fit and return the wall clock's and the processor's seconds, and the number of epochs."""
+    start = time.process_time()
+    _, fit_seconds = timed(model.fit, X)
+    return {
+        "fit_seconds": fit_seconds,
+        "fit_cpu_seconds": time.process_time() - start,
+        "n_iter": model.n_iter_,
+    }
+
+
 def first_use_seconds(method, X_train, X_test=None):
     """Make the process ready for a method, with few rows, and return how long that took."""
-    if method == "ddvae":
+    if method in ENGINE_METHODS:
         few = np.random.default_rng(0).normal(size=(32, 2))
-        return timed(make_estimator("ddvae", 0, max_iter=1).fit, few)[1]
+        return timed(make_estimator(method, 0, max_iter=1).fit, few)[1]
     if method != "umap":
         return 0.0
     # From 4,096 rows on UMAP looks for neighbours in another way, which it compiles apart.
@@ -103,3 +146,33 @@ def embed(method, X_train, X_test, seed, **params):
     if method == "ddvae":
         values["n_iter"] = estimator.n_iter_
     return values, train, test, estimator
+
+
+def embed_all(method, X, seed, **params):
+    """Fit on all rows and embed them; no row is held out.
+
+    Parameters
+    ----------
+    method : str
+    X : ndarray of shape (n, p)
+    seed : int
+    **params
+        For the methods of this package.
+
+    Returns
+    -------
+    values : dict
+        ``first_use_seconds`` as of `embed`, ``fit_seconds``, and for the methods of this package
+        ``n_iter`` and ``bound``, that of these rows; adversarial autoencoders have none.
+    embedding : ndarray of shape (n, 2)
+    """
+    estimator = make_estimator(method, seed, **params)
+    values = {"first_use_seconds": first_use_seconds(method, X)}
+    with warnings.catch_warnings():
+        if method == "umap":
+            warnings.simplefilter("ignore")  # it says that a seed costs it its threads
+        embedding, values["fit_seconds"] = timed(estimator.fit_transform, X)
+    if method in ENGINE_METHODS:
+        values["n_iter"] = estimator.n_iter_
+        values["bound"] = None if method == "aae" else float(estimator.score(X))
+    return values, embedding

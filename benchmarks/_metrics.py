@@ -24,3 +24,12 @@ def latent_fit(embedding, prior, n_draws, seed):
         "latent_nll": latent_nll(embedding, draws, random_state=seed),
         "latent_nll_floor": floor,
     }
+
+
+def bounds(model, X_test, n_importance_rows):
+    """Lower bound of test rows, and the tighter one of 500 importance samples on the first few."""
+    few = X_test[:n_importance_rows]
+    return {
+        "bound": float(model.score(X_test)),
+        "bound_k500": float(model.score_samples(few, n_importance_samples=500).mean()),
+    }

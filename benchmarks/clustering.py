@@ -29,8 +29,9 @@ Run as::
 import sys
 
 import numpy as np
-from _common import first_use_seconds, load_mnist, timed
+from _common import first_use_seconds, load_counts, load_mnist, timed
 from _harness import benchmark_parser, parse, report, run_cells
+from ancestry import load_components
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
@@ -62,13 +63,11 @@ def load(dataset, path):
         X, _, X_test, y_test = load_mnist(path)
         pca = PCA(20, random_state=0).fit(X)
         return X, X_test, y_test, pca.transform(X), pca.transform(X_test)
-    with np.load(path, allow_pickle=False) as file:
-        X, y = file["X"], file["y"]
-        if dataset == "genomes":
-            X = X * np.sqrt(file["eigenvalues"])
-            return X, X, y, X, X
-        X, size = X.astype(np.float32), file["library_size"] / np.median(file["library_size"])
-    components = PCA(20, random_state=0).fit_transform(np.log1p(X / size[:, None]))
+    if dataset == "genomes":
+        X, y = load_components(path)
+        return X, X, y, X, X
+    X, log_counts, y = load_counts(path)
+    components = PCA(20, random_state=0).fit_transform(log_counts)
     return X, X, y, components, components
 
 

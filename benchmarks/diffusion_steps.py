@@ -21,7 +21,7 @@ from pathlib import Path
 
 from _common import MNIST_HELP, first_use_seconds, load_mnist, make_estimator, timed
 from _harness import benchmark_parser, parse, parse_list, report, run_cells
-from _metrics import latent_fit
+from _metrics import bounds, latent_fit
 
 from skddvi.metrics import knn_accuracy
 
@@ -60,13 +60,11 @@ def cell(method, seed, settings, pictures=None):
     first_use_seconds("ddvae", X_train)
     _, fit_seconds = timed(estimator.fit, X_train)
     test, transform_seconds = timed(estimator.transform, X_test)
-    few = X_test[: settings["n_importance_rows"]]
     values = {
         "fit_seconds": fit_seconds,
         "transform_seconds": transform_seconds,
         "n_iter": estimator.n_iter_,
-        "bound": float(estimator.score(X_test)),
-        "bound_k500": float(estimator.score_samples(few, n_importance_samples=500).mean()),
+        **bounds(estimator, X_test, settings["n_importance_rows"]),
         **latent_fit(test, prior, settings["n_prior_draws"], seed),
         "knn_accuracy": knn_accuracy(estimator.transform(X_train), y_train, test, y_test),
     }

@@ -19,18 +19,20 @@ The data: as for ``mnist.py``; without --data the 8 x 8 digits of scikit-learn. 
 
     OMP_NUM_THREADS=1 python benchmarks/posteriors.py --data path/mnist.npz --seeds 5
     ... --priors pinwheel,square --posteriors vae,iaf,ddvae --n-train 8000 --max-iter 30
+
+With ``--embeddings FOLDER`` the test embeddings are kept for ``posteriors_figure.py``, which draws
+them side by side.
 """
 
 import sys
-import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-from _common import MNIST_HELP, first_use_seconds, load_mnist, timed
+from _common import MNIST_HELP, first_use_seconds, load_images, timed_fit
 from _harness import benchmark_parser, parse, parse_list, report, run_cells
-from _metrics import latent_fit, prior_draws
+from _metrics import bounds, latent_fit, prior_draws
 from scipy.spatial.distance import pdist
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from skddvi import DDVAETransformer, baselines
 from skddvi.metrics import knn_accuracy, maximum_mean_discrepancy
@@ -58,20 +60,9 @@ COLUMNS = {
 }
 
 
-def load_data(path):
-    """Return X_train, X_test, y_train, y_test; grey levels in [0, 1]."""
-    if path is None:
-        X, y = load_digits(return_X_y=True)
-        return train_test_split(X / 16.0, y, test_size=0.3, stratify=y, random_state=0)
-    X_train, y_train, X_test, y_test = load_mnist(path)
-    return X_train, X_test, y_train, y_test
-
-
-def cell(method, seed, settings):
+def cell(method, seed, settings, embeddings=None):
     prior, posterior = method.split(" ")
-    X_train, X_test, y_train, y_test = load_data(settings["data"])
-    X_train, y_train = X_train[: settings["n_train"]], y_train[: settings["n_train"]]
-    X_test, y_test = X_test[: settings["n_test"]], y_test[: settings["n_test"]]
+    X_train, X_test, y_train, y_test = load_images(settings)
     estimator, params = POSTERIORS[posterior]
     model = estimator(
         prior=prior,
@@ -81,29 +72,31 @@ def cell(method, seed, settings):
         **params,
     )
     first_use_seconds("ddvae", X_train)
-    start = time.process_time()
-    _, fit_seconds = timed(model.fit, X_train)
-    fit_cpu_seconds = time.process_time() - start
+    values = timed_fit(model, X_train)
     test = model.transform(X_test)
     few = X_test[: settings["n_mmd_rows"]]
     decoded = model.inverse_transform(prior_draws(prior, len(few), seed))
     bandwidth = float(np.median(pdist(few[:1000])))
-    values = {
-        "fit_seconds": fit_seconds,
-        "fit_cpu_seconds": fit_cpu_seconds,
-        "n_iter": model.n_iter_,
-        "bound": None,
-        "bound_k500": None,
+    values |= {
         **latent_fit(test, prior, settings["n_prior_draws"], seed),
         "knn_accuracy": knn_accuracy(model.transform(X_train), y_train, test, y_test),
         "mmd": 1000 * maximum_mean_discrepancy(few, decoded, bandwidth=bandwidth),
         "reconstruction": model.history_["reconstruction"][-1],
     }
-    if estimator is not baselines.AdversarialAutoencoder:
-        values["bound"] = model.score(X_test)
-        rows = X_test[: settings["n_importance_rows"]]
-        values["bound_k500"] = float(model.score_samples(rows, n_importance_samples=500).mean())
+    if estimator is baselines.AdversarialAutoencoder:
+        values |= {"bound": None, "bound_k500": None}
+    else:
+        values |= bounds(model, X_test, settings["n_importance_rows"])
+    if embeddings is not None:
+        folder = Path(embeddings)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(folder / embedding_name(prior, posterior, seed), Z=test, y=y_test)
     return values
+
+
+def embedding_name(prior, posterior, seed):
+    """Return the name of the file with a cell's test embeddings ``Z`` (n, 2) and classes ``y``."""
+    return f"{prior}-{posterior}-{seed}.npz"
 
 
 def main(argv=None):
@@ -111,8 +104,13 @@ def main(argv=None):
     parser.add_argument("--priors", metavar="LIST", help=f"default: {','.join(PRIORS)}")
     parser.add_argument("--posteriors", metavar="LIST", help=f"default: {','.join(POSTERIORS)}")
     parser.add_argument("--n-train", type=int, metavar="N", help="first N rows (default: 60000)")
+    parser.add_argument(
+        "--embeddings", metavar="FOLDER", help="keep the test embeddings of the cells that are run"
+    )
     args = parse(parser, "posteriors", argv)
-    priors = parse_list(parser, "--priors", args.priors, PRIORS[1:2] if args.quick else PRIORS)
+    priors = parse_list(
+        parser, "--priors", args.priors or ("pinwheel" if args.quick else None), PRIORS
+    )
     posteriors = parse_list(parser, "--posteriors", args.posteriors, POSTERIORS)
     settings = {
         "data": args.data,
@@ -125,7 +123,7 @@ def main(argv=None):
     }
     names = [f"{prior} {posterior}" for prior in priors for posterior in posteriors]
     cells = [(name, seed) for seed in range(args.seeds) for name in names]
-    record = run_cells(cell, cells, settings, args.out)
+    record = run_cells(partial(cell, embeddings=args.embeddings), cells, settings, args.out)
     return report(record, COLUMNS, names)
 
 

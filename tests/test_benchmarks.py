@@ -1,6 +1,7 @@
 """The benchmarks' harness and metrics, and one benchmark from end to end."""
 
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -272,6 +273,145 @@ def test_scale(monkeypatch, tmp_path):
         values = cell["values"]
         assert values["us_a_row"] == pytest.approx(values["fit_seconds"] * 1e6 / 2000)
         assert values["input_mib"] == pytest.approx(2000 * 50 * 4 / 2**20)
+
+
+def quick(monkeypatch, name, *options):
+    """Run a benchmark in this process and return the values of its cells, by method."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = importlib.import_module(name)
+    here = functools.partial(script.run_cells, isolate=False, log=silent)
+    monkeypatch.setattr(script, "run_cells", here)
+    assert script.main(["--quick", *map(str, options)]) == 0
+    cells = json.loads(Path(options[options.index("--out") + 1]).read_text())["cells"]
+    return {cell["method"]: cell["values"] for cell in cells.values()}
+
+
+@pytest.mark.parametrize("kind", ["components", "genotypes"])
+def test_ancestry(monkeypatch, tmp_path, kind):
+    rng, y = np.random.default_rng(0), np.arange(75) % 3
+    data, out = tmp_path / "data.npz", tmp_path / "ancestry.json"
+    if kind == "components":
+        X = 5.0 * np.eye(20)[y] + rng.normal(size=(75, 20))
+        np.savez(data, X=X, y=y, eigenvalues=np.ones(20))
+    else:
+        X = rng.binomial(2, rng.uniform(size=(3, 40))[y]).astype(np.uint8)
+        np.savez(data, X=X, y=y)
+    methods = ["pca", "tsne", "vae", "aae", "iaf", "ddvae"]
+    options = ["--kind", kind, "--data", data, "--out", out, "--methods", ",".join(methods)]
+    values = quick(monkeypatch, "ancestry", *options)
+    assert list(values) == methods
+    assert [name for name in methods if values[name].get("bound") is not None] == [
+        "vae",
+        "iaf",
+        "ddvae",
+    ]
+    assert all(values[name]["nmi"] > 0.5 for name in ("pca", "tsne"))
+    assert all(0 < each["purity"] <= 1 for each in values.values())
+    assert json.loads(out.read_text())["settings"]["n_clusters"] == 3
+
+
+def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ancestry
+
+    genotypes = np.array([[0, 2, 1], [2, 2, 1], [2, 2, 2], [0, 2, 0]], dtype=np.uint8)
+    expected = np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]) * 2**0.5
+    np.testing.assert_allclose(ancestry.standardised(genotypes), expected)
+
+
+def test_single_cell(monkeypatch, tmp_path):
+    rng, y = np.random.default_rng(0), np.arange(90) % 3
+    data, out = tmp_path / "cells.npz", tmp_path / "single_cell.json"
+    X = rng.poisson(4.0 * rng.uniform(size=(3, 60))[y])
+    np.savez(data, X=X.astype(np.uint8), y=y, library_size=X.sum(axis=1))
+    methods = ["pca", "tsne", "aae", "ddvae"]
+    options = ["--data", data, "--out", out, "--methods", ",".join(methods)]
+    values = quick(monkeypatch, "single_cell", *options)
+    assert list(values) == methods
+    assert values["pca"]["knn_accuracy"] > 0.9
+    assert values["tsne"]["trustworthiness"] > 0.6
+    assert values["ddvae"]["bound"] < 0
+    assert values["aae"]["bound"] is None
+
+
+def test_counts_are_scaled_to_the_median_library(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _common
+
+    np.savez(tmp_path / "a.npz", X=[[1, 2], [4, 0], [0, 9]], y=[0, 1, 2], library_size=[4, 8, 16])
+    counts, log_counts, y = _common.load_counts(tmp_path / "a.npz")
+    assert counts.dtype == np.float32
+    np.testing.assert_allclose(np.expm1(log_counts), [[2, 4], [4, 0], [0, 4.5]], rtol=1e-6)
+    assert y.tolist() == [0, 1, 2]
+
+
+def test_sensitivity(monkeypatch, tmp_path):
+    options = ["--out", tmp_path / "sensitivity.json", "--parameters", "kl_weight,n_components"]
+    values = quick(monkeypatch, "sensitivity", *options)
+    assert list(values) == [
+        "pinwheel defaults",
+        "pinwheel kl_weight=0.25",
+        "normal defaults",
+        "normal kl_weight=0.25",
+        "normal n_components=3",
+    ]
+    assert "latent_nll" not in values["normal n_components=3"]
+    # The bound does not have the objective's weights: only the model differs.
+    assert values["normal kl_weight=0.25"]["bound"] != values["normal defaults"]["bound"]
+    for each in values.values():
+        assert each["bound"] <= each["bound_k500"] + 1
+        assert each["fit_cpu_seconds"] > 0
+
+
+def test_posteriors_figure(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
+    options = ["--priors", "normal,square", "--posteriors", "vae,iaf", "--embeddings", folder]
+    quick(monkeypatch, "posteriors", *options, "--out", tmp_path / "posteriors.json")
+    assert len(list(folder.iterdir())) == 4
+    (folder / "square-iaf-0.npz").unlink()
+
+    import posteriors_figure
+
+    panels = posteriors_figure.load_panels(folder, seed=0)
+    assert {prior: list(column) for prior, column in panels.items()} == {
+        "normal": ["prior", "vae", "iaf"],
+        "square": ["prior", "vae"],
+    }
+    Z, y = panels["square"]["vae"]
+    assert Z.shape == (100, 2) and y.shape == (100,)
+    assert posteriors_figure.main([str(folder), "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        posteriors_figure.main([str(folder), "--seed", "1", "--out", str(picture)])
+
+
+def test_reduced(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import reduced
+
+    # Every script that runs cells is among them.
+    scripts = {
+        path.name for path in BENCHMARKS.glob("*.py") if "record = run_cells(" in path.read_text()
+    }
+    assert {command.split()[0] for command, _ in reduced.RUNS} == scripts
+
+    called = []
+
+    def run(command, data, out):
+        called.append((command, data))
+        return int("fails" in command)
+
+    monkeypatch.setattr(reduced, "run", run)
+    (tmp_path / "here.npz").touch()
+    monkeypatch.setattr(reduced, "RUNS", [("a.py", None), ("b.py", "here.npz"), ("c.py", "no.npz")])
+    assert reduced.main(["--data", str(tmp_path)]) == 0
+    assert called == [("a.py", None), ("b.py", tmp_path / "here.npz")]
+    assert "c.py on no.npz: left out" in capsys.readouterr().out
+    monkeypatch.setattr(reduced, "RUNS", [("fails.py", None), ("a.py", None)])
+    assert reduced.main([]) == 1
+    assert called[2:] == [("fails.py", None), ("a.py", None)]
+    assert "failed: fails.py" in capsys.readouterr().out
 
 
 def test_the_tables_of_the_docs_are_those_of_the_results():
