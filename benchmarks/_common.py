@@ -12,7 +12,13 @@ from sklearn.model_selection import train_test_split
 
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
-ENGINE_METHODS = ("ddvae", "vae", "aae", "iaf")  # of this package; the others are peers
+ENGINE_METHODS = (
+    "ddvae",
+    "ddvae_neighbors",
+    "vae",
+    "aae",
+    "iaf",
+)  # of this package; the others are peers
 
 
 def load_mnist(path):
@@ -61,9 +67,13 @@ def make_estimator(method, seed, **params):
         return UMAP(random_state=seed)
     if method in ENGINE_METHODS:
         from skddvi import DDVAETransformer, baselines
+        from skddvi.regularizers import NeighborhoodPreservation
 
+        if method == "ddvae_neighbors":
+            params = {"regularizer": NeighborhoodPreservation(), **params}
         models = {
             "ddvae": DDVAETransformer,
+            "ddvae_neighbors": DDVAETransformer,
             "vae": baselines.GaussianVAE,
             "aae": baselines.AdversarialAutoencoder,
             "iaf": baselines.InverseAutoregressiveFlowVAE,
@@ -114,7 +124,7 @@ def embed(method, X_train, X_test, seed, **params):
 
     Parameters
     ----------
-    method : {"pca", "tsne", "umap", "ddvae"}
+    method : {"pca", "tsne", "umap", "ddvae", "ddvae_neighbors"}
     X_train, X_test : ndarray of shape (n, p)
     seed : int
     **params
@@ -143,7 +153,7 @@ def embed(method, X_train, X_test, seed, **params):
         _, values["fit_seconds"] = timed(estimator.fit, X_train)
         test, values["transform_seconds"] = timed(estimator.transform, X_test)
     train = estimator.embedding_ if method == "umap" else estimator.transform(X_train)
-    if method == "ddvae":
+    if method in ENGINE_METHODS:
         values["n_iter"] = estimator.n_iter_
     return values, train, test, estimator
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import torch
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
 
 from skddvi.metrics import latent_nll
 from skddvi.priors import resolve_prior
@@ -33,3 +35,11 @@ def bounds(model, X_test, n_importance_rows):
         "bound": float(model.score(X_test)),
         "bound_k500": float(model.score_samples(few, n_importance_samples=500).mean()),
     }
+
+
+def centroid_correlation(X, embedding, y):
+    """Rank correlation of distances between the classes' centroids in the embedding and in X."""
+    of_X, of_embedding = (
+        pdist([rows[y == label].mean(axis=0) for label in np.unique(y)]) for rows in (X, embedding)
+    )
+    return float(spearmanr(of_X, of_embedding).statistic)

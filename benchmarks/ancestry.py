@@ -2,7 +2,8 @@
 
 All rows are embedded in two dimensions, default arguments throughout. ``vae`` (Gaussian posterior),
 ``aae`` (adversarial) and ``iaf`` (normalising flow) are those of `skddvi.baselines`, on the same
-engine as the DD-VAE.
+engine as the DD-VAE; ``ddvae_neighbors`` is the DD-VAE with
+`skddvi.regularizers.NeighborhoodPreservation`.
 
 ``--kind components``
     2,504 people of phase 3 by 20 principal components on their natural scale (eigenvectors times
@@ -18,7 +19,8 @@ Then, against the populations: a Gaussian mixture on the embedding (five initial
 components, or as many as there are populations where these are fewer) gives clusters, whose purity,
 completeness and normalised mutual information are shown; and a 20-nearest-neighbour classifier on
 the embedding gives an accuracy in stratified five-fold cross-validation, in folds that follow the
-order of the file. PCA of components takes the first two; its standard deviation is that of the
+order of the file; trustworthiness (20 neighbours) is against the components, or the scaled
+genotypes. PCA of components takes the first two; its standard deviation is that of the
 mixture alone.
 
 The data: an .npz file with y, and X (2504, 20) and eigenvalues (20,), or X (1092, 14079) of 0, 1
@@ -42,10 +44,11 @@ import numpy as np
 from _common import ENGINE_METHODS, embed_all
 from _harness import benchmark_parser, parse, report, run_cells
 from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
 
 from skddvi.metrics import knn_cv_accuracy, mixture_scores
 
-METHODS = ("pca", "tsne", "umap", "vae", "aae", "iaf", "ddvae")
+METHODS = ("pca", "tsne", "umap", "vae", "aae", "iaf", "ddvae", "ddvae_neighbors")
 LIKELIHOODS = {"components": "gaussian", "genotypes": "binomial"}
 N_COMPONENTS = 20
 COLUMNS = {
@@ -55,6 +58,7 @@ COLUMNS = {
     "completeness": ("completeness", ".3f"),
     "nmi": ("NMI", ".3f"),
     "knn_accuracy": ("20-NN accuracy", ".3f"),
+    "trustworthiness": ("trustworthiness", ".3f"),
     "bound": ("bound, all rows", ".2f"),
 }
 
@@ -84,8 +88,9 @@ def cell(method, seed, settings):
     X, y = (load_components if kind == "components" else load_genotypes)(settings["data"])
     rows = np.sort(np.random.default_rng(0).permutation(len(X))[: settings["n_rows"]])
     X, y = X[rows], y[rows]
+    reference = X if kind == "components" else standardised(X)
     if kind == "genotypes" and method not in ENGINE_METHODS:
-        X = standardised(X)
+        X = reference
         if method != "pca":
             X = PCA(N_COMPONENTS, random_state=0).fit_transform(X)
     values, embedding = embed_all(
@@ -98,7 +103,12 @@ def cell(method, seed, settings):
         n_init=settings["n_init"],
         random_state=seed,
     )
-    return {**values, **scores, "knn_accuracy": knn_cv_accuracy(embedding, y)}
+    return {
+        **values,
+        **scores,
+        "knn_accuracy": knn_cv_accuracy(embedding, y),
+        "trustworthiness": trustworthiness(reference, embedding, n_neighbors=20),
+    }
 
 
 def main(argv=None):
