@@ -7,7 +7,7 @@ none) and which appears in ``history_`` as ``regularizer.name`` (or ``__name__``
 method ``fit(X)``, that is called with the training rows first. One that looks at more than a
 batch's latents has a method ``attach(view)``, called before the first step: ``view.rows(indices)``
 are training rows, ``view.embed(x)`` the noise-free latents of any rows, and
-:class:`skddvi._engine.trainer.TrainingView` lists the rest. One that remembers something from batch
+:class:`TrainingView` lists the rest. One that remembers something from batch
 to batch has, for a checkpoint to keep, the methods ``state_dict()`` and ``load_state_dict(state)``
 of a :class:`torch.nn.Module`.
 """
@@ -20,7 +20,7 @@ from sklearn import config_context
 from sklearn.decomposition import PCA
 
 from ._engine.stored import StoredRows
-from ._engine.trainer import CHUNK_ROWS
+from ._engine.trainer import CHUNK_ROWS, TrainingView
 from ._neighbors import (
     aligned,
     fuzzy_graph,
@@ -30,7 +30,7 @@ from ._neighbors import (
     strongest_edges,
 )
 
-__all__ = ["NeighborhoodPreservation"]
+__all__ = ["NeighborhoodPreservation", "TrainingView"]
 
 # Similarity falls to a half at this part of the prior's standard deviation.
 REACH = 0.1
@@ -71,8 +71,9 @@ class NeighborhoodPreservation:
     ----------
     n_neighbors : int, default=15
         Size of a neighbourhood in the input.
-    weight : float, default=50.0
-        Factor of the penalty in the loss, whose bound is in nats a row.
+    weight : float or "auto", default="auto"
+        Factor of the penalty in the loss, whose bound is in nats a row. "auto" is an eighth of the
+        number of features, which the bound grows with, but at most 50.
 
     References
     ----------
@@ -96,16 +97,16 @@ class NeighborhoodPreservation:
 
     name = "neighborhood_preservation"
 
-    def __init__(self, n_neighbors=15, weight=50.0):
+    def __init__(self, n_neighbors=15, weight="auto"):
         self.n_neighbors = n_neighbors
         self.weight = weight
 
     def __repr__(self):
         """Show the arguments."""
-        return f"NeighborhoodPreservation(n_neighbors={self.n_neighbors}, weight={self.weight})"
+        return f"NeighborhoodPreservation(n_neighbors={self.n_neighbors}, weight={self.weight!r})"
 
     def fit(self, X):
-        """Check that there are enough rows, in memory.
+        """Check that there are enough rows, in memory, and settle the weight.
 
         Parameters
         ----------
@@ -115,6 +116,7 @@ class NeighborhoodPreservation:
         Returns
         -------
         self : NeighborhoodPreservation
+            The regulariser, ready for :meth:`attach`.
 
         Raises
         ------
@@ -131,6 +133,8 @@ class NeighborhoodPreservation:
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
+        if isinstance(self.weight, str) and self.weight == "auto":
+            self.weight = min(X.shape[1] / 8.0, 50.0)
         return self
 
     def attach(self, view):
@@ -138,7 +142,8 @@ class NeighborhoodPreservation:
 
         Parameters
         ----------
-        view : skddvi._engine.trainer.TrainingView
+        view : TrainingView
+            What the training shows of itself.
         """
         if not hasattr(self, "neighbors_"):  # else this is a further training on the same rows
             self._build_graph(view)
@@ -190,11 +195,23 @@ class NeighborhoodPreservation:
         return (z - self._view.loc) / self._view.scale
 
     def state_dict(self):
-        """Return what is remembered."""
+        """Return what is remembered.
+
+        Returns
+        -------
+        state : dict of str to torch.Tensor
+            Places of the rows, and the state of the source of random numbers.
+        """
         return {"memory": self._memory, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state):
-        """Remember that instead."""
+        """Remember something else.
+
+        Parameters
+        ----------
+        state : dict of str to torch.Tensor
+            As :meth:`state_dict` returns it.
+        """
         self._memory.copy_(state["memory"])
         self._generator.set_state(state["generator"])
 

@@ -94,9 +94,10 @@ def test_new_rows_lie_among_their_kind():
     digits, labels = load_digits(return_X_y=True)
     digits = digits / 16.0
     params = {"hidden_layer_sizes": (128,), "likelihood": "bernoulli", "max_iter": 25}
+    params |= {"batch_size": 64}
     accuracies, bounds = [], []
     for regularizer in (None, NeighborhoodPreservation()):
-        model = small(regularizer=regularizer, batch_size=64, **params).fit(digits[:1200])
+        model = small(regularizer=regularizer, **params).fit(digits[:1200])
         train, test = model.transform(digits[:1200]), model.transform(digits[1200:])
         accuracies.append(knn_accuracy(train, labels[:1200], test, labels[1200:]))
         bounds.append(model.score(digits[1200:]))
@@ -224,6 +225,15 @@ def test_every_estimator_takes_it(estimator, params):
     model.fit(X, labels) if estimator is DDVAEClassifier else model.fit(X)
     penalty = np.array(model.history_["neighborhood_preservation"])
     assert np.isfinite(penalty).all() and (penalty > 0).all()
+
+
+def test_the_weight_follows_the_number_of_features():
+    for n_features, weight in [(4, 0.5), (80, 10.0), (784, 50.0)]:
+        assert NeighborhoodPreservation().fit(np.zeros((20, n_features))).weight == weight
+    assert NeighborhoodPreservation(weight=3.0).fit(X).weight == 3.0
+    given = NeighborhoodPreservation()
+    small(regularizer=given).fit(X)
+    assert given.weight == "auto"
 
 
 def test_rows_in_a_store_are_refused():

@@ -124,9 +124,10 @@ def train(
 class TrainingView:
     """What a regulariser with a method ``attach`` is shown of a training.
 
-    Attributes
+    Parameters
     ----------
     n_rows : int
+        How many training rows there are.
     rows : callable
         The training rows of given numbers: (m,) tensor of int64 to (m, n_features).
     features : callable
@@ -137,6 +138,28 @@ class TrainingView:
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int
+        Of the fit.
+
+    Examples
+    --------
+    A regulariser by which a row's latents do not change when noise is added to the row:
+
+    >>> import torch
+    >>> from sklearn.datasets import load_iris
+    >>> from skddvi import DDVAETransformer
+    >>> class Stability:
+    ...     name = "stability"
+    ...     def attach(self, view):
+    ...         self.view = view
+    ...         self.generator = torch.Generator().manual_seed(view.seed)
+    ...     def __call__(self, z, rows):
+    ...         x = self.view.rows(rows)
+    ...         noise = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+    ...         moved = self.view.embed(x + 0.1 * noise) - self.view.embed(x)
+    ...         return moved.square().sum(1).mean()
+    >>> model = DDVAETransformer(regularizer=Stability(), max_iter=2, random_state=0)
+    >>> len(model.fit(load_iris().data).history_["stability"])
+    2
     """
 
     n_rows: int
