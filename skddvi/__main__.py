@@ -117,7 +117,7 @@ def _parser():
     model.add_argument(
         "--methods",
         metavar="LIST",
-        help="some of pca,tsne,umap,ddvae (default: all that are installed)",
+        help="some of pca,tsne,umap,ddvae,ddvae_neighbors (default: all that are installed)",
     )
 
     output = compare.add_argument_group("output")
@@ -241,7 +241,7 @@ def _draw(comparison, path, prior):
     panels = []
     for result in comparison.results:
         title = LABELS[result.method]
-        if result.method == "ddvae":
+        if result.method.startswith("ddvae"):
             title += f", {prior} prior"
         if result.knn_accuracy is not None:
             title += f"\n{comparison.n_neighbors}-NN accuracy {result.knn_accuracy:.3f}"

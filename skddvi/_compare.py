@@ -24,7 +24,13 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from .metrics import knn_accuracy
 
-LABELS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP", "ddvae": "DD-VAE"}
+LABELS = {
+    "pca": "PCA",
+    "tsne": "t-SNE",
+    "umap": "UMAP",
+    "ddvae": "DD-VAE",
+    "ddvae_neighbors": "DD-VAE, neighbours",
+}
 METHODS = tuple(LABELS)
 MIN_ROWS = 20
 HELD_OUT = 0.2
@@ -127,8 +133,8 @@ def compare(dataset, methods, *, likelihood, seed=0, max_rows=None, params=None,
     Parameters
     ----------
     dataset : skddvi._read.Dataset
-    methods : sequence of {"pca", "tsne", "umap", "ddvae"}
-        In this order.
+    methods : sequence of {"pca", "tsne", "umap", "ddvae", "ddvae_neighbors"}
+        In this order; the last has `skddvi.regularizers.NeighborhoodPreservation`.
     likelihood : str
         Likelihood of the DD-VAE; it also decides the preprocessing of the peers.
     seed : int, default=0
@@ -161,12 +167,15 @@ def compare(dataset, methods, *, likelihood, seed=0, max_rows=None, params=None,
         trustworthiness_rows=n_test,
         notes=notes,
     )
-    fitters = {"pca": _fit_pca, "tsne": _fit_tsne, "umap": _fit_umap, "ddvae": _fit_ddvae}
+    fitters = {"pca": _fit_pca, "tsne": _fit_tsne, "umap": _fit_umap}
+    own = {"likelihood": likelihood, **(params or {})}
     for method in methods:
         if watch is not None:
             watch(LABELS[method])
-        extra = {"likelihood": likelihood, **(params or {})} if method == "ddvae" else {}
-        result = fitters[method](split, seed, **extra)
+        if method in fitters:
+            result = fitters[method](split, seed)
+        else:
+            result = _fit_ddvae(method, split, seed, own)
         _measure(result, comparison)
         comparison.results.append(result)
     return comparison
@@ -294,9 +303,12 @@ def _first_use_notes(seconds, what):
     return [f"{what} before the fit, in {seconds:.1f} s"] if seconds > 0.5 else []
 
 
-def _fit_ddvae(split, seed, **params):
+def _fit_ddvae(method, split, seed, params):
+    from .regularizers import NeighborhoodPreservation
     from .transformer import DDVAETransformer
 
+    if method == "ddvae_neighbors":
+        params = {**params, "regularizer": NeighborhoodPreservation()}
     estimator = DDVAETransformer(random_state=seed, **params)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", category=UserWarning)
@@ -313,7 +325,7 @@ def _fit_ddvae(split, seed, **params):
     messages = (str(w.message) for w in caught if issubclass(w.category, UserWarning))
     notes += [" ".join(message.split()) for message in dict.fromkeys(messages)]
     return Result(
-        "ddvae",
+        method,
         fit_seconds,
         transform_seconds,
         train_embedding,

@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 import skddvi
-from skddvi import _compare, _picture
+from skddvi import DDVAETransformer, _compare, _picture
 from skddvi.__main__ import main
 from skddvi._read import load_dataset
 
@@ -123,10 +123,26 @@ def test_version_and_help(capsys):
     assert "--n-diffusion-steps" in capsys.readouterr().out
 
 
+def test_neighbours_are_kept_by_a_method_of_its_own(table, capsys, monkeypatch):
+    fitted = []
+
+    class Watched(DDVAETransformer):
+        def fit(self, X, y=None):
+            fitted.append(self.regularizer)
+            return super().fit(X, y)
+
+    monkeypatch.setattr("skddvi.transformer.DDVAETransformer", Watched)
+    options = ["--methods", "ddvae,ddvae_neighbors", "--max-iter", "2", "--no-plot"]
+    assert run("compare", table, "--label", "kind", *options) == 0
+    assert "\nDD-VAE, neighbours " in capsys.readouterr().out
+    # Each method fits a few rows before, to be ready.
+    assert [regularizer is None for regularizer in fitted] == [True, True, True, False]
+
+
 def test_quiet_and_options_reach_the_model(tmp_path, table, capsys, monkeypatch):
     seen = {}
 
-    def fit(split, seed, **params):
+    def fit(method, split, seed, params):
         seen.update(params, seed=seed)
         return _compare._fit_pca(split, seed)
 
