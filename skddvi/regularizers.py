@@ -36,8 +36,9 @@ __all__ = ["NeighborhoodPreservation", "TrainingView"]
 REACH = 0.1
 # Random rows among which a row is to tell its neighbours.
 N_OTHERS = 256
-# Principal components in which neighbours are looked for, and rows that these are those of.
-N_PRINCIPAL, N_PCA_ROWS = 50, 10_000
+# Principal components in which neighbours are looked for, and the rows and entries, at most, of the
+# sample that they are those of.
+N_PRINCIPAL, N_PCA_ROWS, N_PCA_ENTRIES = 50, 10_000, 2**27
 # Rounds in which principal components become smooth over the graph, for the layout to start from.
 N_SMOOTHINGS = 100
 # What is left of a remembered place when its row is seen once more.
@@ -236,7 +237,9 @@ def _embedding(view):
 @torch.no_grad()
 def _principal_features(view, rng):
     """Return the features of all rows, or their principal components where these are fewer."""
-    some = torch.from_numpy(rng.permutation(view.n_rows)[:N_PCA_ROWS])
+    one = view.rows(torch.zeros(1, dtype=torch.int64))
+    n_some = max(2 * N_PRINCIPAL, min(N_PCA_ROWS, N_PCA_ENTRIES // one.shape[1]))
+    some = torch.from_numpy(rng.permutation(view.n_rows)[:n_some])
     some = view.features(view.rows(some)).cpu().numpy()
     # Rows that are all equal have no shares of variance, which are not asked for.
     with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):

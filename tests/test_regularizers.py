@@ -236,6 +236,20 @@ def test_the_weight_follows_the_number_of_features():
     assert given.weight == "auto"
 
 
+def test_dropout_of_the_users_networks_is_drawn_from_the_seed():
+    def encoder(n_inputs, n_outputs):
+        return torch.nn.Sequential(torch.nn.Linear(n_inputs, n_outputs), torch.nn.Dropout(0.5))
+
+    def fit():
+        return small(encoder=encoder, regularizer=NeighborhoodPreservation(4)).fit(X).transform(X)
+
+    state = torch.get_rng_state()
+    first = fit()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    np.testing.assert_array_equal(fit(), first)
+
+
 def test_rows_in_a_store_are_refused():
     with pytest.raises(ValueError, match="give the rows as an array in memory"):
         NeighborhoodPreservation(4).fit(StoredRows(X))

@@ -203,6 +203,7 @@ class Loop:
         self.last_epoch = self.snapshot()
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
         self.converged = False
+        self.model.eval()  # a user's networks draw nothing here
         for _, _, regularizer in self.regularizers:
             if hasattr(regularizer, "attach"):
                 regularizer.attach(self.view())
