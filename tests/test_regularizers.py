@@ -243,11 +243,8 @@ def test_dropout_of_the_users_networks_is_drawn_from_the_seed():
     def fit():
         return small(encoder=encoder, regularizer=NeighborhoodPreservation(4)).fit(X).transform(X)
 
-    state = torch.get_rng_state()
-    first = fit()
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(5)
-    np.testing.assert_array_equal(fit(), first)
+    # That the global source is left alone is checked for every test.
+    np.testing.assert_array_equal(fit(), fit())
 
 
 def test_rows_in_a_store_are_refused():
