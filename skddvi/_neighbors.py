@@ -12,9 +12,7 @@ References
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.linalg import orthogonal_procrustes
 from sklearn import config_context
-from sklearn.neighbors import NearestNeighbors
 
 # Steps of the layout, its step size at first, and its spread at the start.
 N_LAYOUT_STEPS, LAYOUT_RATE, LAYOUT_SCALE = 300, 0.3, 3.0
@@ -28,6 +26,9 @@ N_BISECTIONS = 40
 
 def nearest_neighbors(Z, n_neighbors):
     """Return distances and indices, (n, k) each, of the nearest other rows of Z, (n, d)."""
+    # Late, here and below: the import of skddvi would take twice as long.
+    from sklearn.neighbors import NearestNeighbors
+
     k = min(n_neighbors, len(Z) - 1)
     with config_context(array_api_dispatch=False):
         return NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
@@ -85,6 +86,8 @@ def strongest_edges(graph, n_edges):
 
 def aligned(Z, target):
     """Return Z (n, d) turned, or mirrored, towards a target (n, d), and with its mean at zero."""
+    from scipy.linalg import orthogonal_procrustes
+
     Z = Z - Z.mean(0)
     return Z @ orthogonal_procrustes(Z, target - target.mean(0))[0].astype(Z.dtype)
 

@@ -11,7 +11,6 @@ References
 import numpy as np
 from scipy import sparse
 from sklearn import config_context
-from sklearn.decomposition import PCA
 
 from ._labels import UNLABELLED
 from ._neighbors import fuzzy_graph, layout, nearest_neighbors
@@ -47,6 +46,8 @@ def spread_labels(Z, codes, n_classes, n_neighbors):
         Classes 0..n_classes - 1, ``UNLABELLED`` for none.
     n_classes, n_neighbors : int
     """
+    from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
+
     # Rows that are all equal have no shares of variance, which are not asked for.
     with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
         Z = PCA(min(N_COMPONENTS, *Z.shape), random_state=SEED).fit_transform(Z)

@@ -17,7 +17,6 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn import config_context
-from sklearn.decomposition import PCA
 
 from ._engine.stored import StoredRows
 from ._engine.trainer import CHUNK_ROWS, TrainingView
@@ -237,6 +236,8 @@ def _embedding(view):
 @torch.no_grad()
 def _principal_features(view, rng):
     """Return the features of all rows, or their principal components where these are fewer."""
+    from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
+
     one = view.rows(torch.zeros(1, dtype=torch.int64))
     n_some = max(2 * N_PRINCIPAL, min(N_PCA_ROWS, N_PCA_ENTRIES // one.shape[1]))
     some = torch.from_numpy(rng.permutation(view.n_rows)[:n_some])

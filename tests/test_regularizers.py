@@ -138,6 +138,35 @@ def test_penalty_falls_towards_neighbors_and_rises_towards_others():
     assert penalties[0] > penalties[1] + 5.0
 
 
+def test_penalty_is_what_its_docstring_says():
+    view = view_of(lambda x: x)
+    regularizer = NeighborhoodPreservation(4)
+    regularizer.attach(view)
+    rows, memory = torch.tensor([3, 17, 5]), regularizer._memory.double().numpy().copy()
+    draw = {"generator": torch.Generator().manual_seed(view.seed)}
+    nearest, weights = regularizer.neighbors_.numpy(), regularizer.weights_.double().numpy()
+    chosen = torch.multinomial(regularizer.weights_[rows], 1, **draw)[:, 0].tolist()
+    shares, swapped = torch.rand(3, **draw).tolist(), torch.rand(3, 2, **draw).numpy()
+    strangers = torch.randint(40, (N_OTHERS,), **draw).tolist()
+
+    def similarity(place, row):
+        return 1.0 / (1.0 + 100.0 * ((place - memory[row]) ** 2).sum())
+
+    penalties = []
+    for n, i in enumerate(rows.tolist()):
+        j, u = nearest[i, chosen[n]], shares[n]
+        crossed = np.where(swapped[n] < u, *(view.rows([row])[0].numpy() for row in (j, i)))
+        place = (crossed - view.loc.numpy()) / view.scale.numpy()
+        others = sum(similarity(place, row) for row in strangers)
+        for centre, part in ((i, 1.0 - u), (j, u)):
+            for neighbor, weight in zip(nearest[centre], weights[centre], strict=True):
+                near = similarity(place, neighbor)
+                penalties.append(-part * weight * math.log(near / (near + others)))
+    assert regularizer(torch.zeros(3, 2), rows).item() == pytest.approx(
+        sum(penalties) / 3, rel=1e-4
+    )
+
+
 def test_gradient_does_not_reach_the_places_that_are_remembered():
     view = view_of(lambda x: x * slope)
     slope = torch.tensor([1.0, 2.0], requires_grad=True)
