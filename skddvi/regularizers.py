@@ -45,24 +45,24 @@ MEMORY = 0.9
 
 
 class NeighborhoodPreservation:
-    """Keep rows that are neighbours in the input neighbours in the latent space.
+    r"""Keep rows that are neighbours in the input neighbours in the latent space.
 
     What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
     the bound, the posterior and the inverse.
 
-    The neighbours j of a row i have the weights w_ij of UMAP's graph [1]_, made to add up to one.
-    With similarities s_ij = 1 / (1 + (10 |z_i - z_j|)^2), distances in standard deviations of the
-    prior, the penalty is the mean over rows of
+    The neighbours j of a row i have the weights :math:`w_{ij}` of UMAP's graph [1]_, made to add up
+    to one. With similarities :math:`s_{ij} = 1 / (1 + (10 \lVert z_i - z_j \rVert)^2)`, distances
+    in standard deviations of the prior, the penalty is the mean over rows of
 
-        - sum_j w_ij log( s_ij / (s_ij + sum_m s_im) ),
+    .. math:: - \sum_j w_{ij} \log \frac{s_{ij}}{s_{ij} + \sum_m s_{im}} ,
 
     m going over 256 random rows: the loss, in nats, of telling a neighbour from them [2]_. Places
     of neighbours and of others are remembered from when they were last seen; at first they are
     those of a layout of the graph.
 
-    To hold for new rows too, the penalty looks not at z_i but at the noise-free latents of a row
-    between i and one of its neighbours j: of its features a random share, the same for all shares,
-    is j's. It has the neighbours of both, in that proportion.
+    To hold for new rows too, the penalty looks not at :math:`z_i` but at the noise-free latents of
+    a row between i and one of its neighbours j: a share of its features, drawn from 0 to 1, is j's.
+    It has the neighbours of both, in that proportion.
 
     The graph is that of Euclidean distances between rows (counts: between the logarithms of
     normalised counts), in their first 50 principal components where there are more features.
