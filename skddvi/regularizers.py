@@ -123,7 +123,8 @@ class NeighborhoodPreservation:
         ValueError
             When n_neighbors is not less than the number of rows, or the rows are in a store.
         """
-        if not isinstance(self.n_neighbors, Integral) or not 1 <= self.n_neighbors < X.shape[0]:
+        is_number = isinstance(self.n_neighbors, Integral) and self.n_neighbors is not True
+        if not is_number or not 1 <= self.n_neighbors < X.shape[0]:
             raise ValueError(
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."

@@ -256,6 +256,18 @@ def test_every_estimator_takes_it(estimator, params):
     assert np.isfinite(penalty).all() and (penalty > 0).all()
 
 
+@pytest.mark.parametrize("n_neighbors", [0, 80, True, 2.5, "a"])
+def test_neighbors_that_cannot_be(n_neighbors):
+    with pytest.raises(ValueError, match=r"n_neighbors must be in 1\.\.79 for 80 rows, found"):
+        NeighborhoodPreservation(n_neighbors).fit(X)
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 79])
+def test_the_fewest_and_the_most_neighbors(n_neighbors):
+    model = small(regularizer=NeighborhoodPreservation(n_neighbors)).fit(X)
+    assert np.isfinite(model.history_["neighborhood_preservation"]).all()
+
+
 def test_the_weight_follows_the_number_of_features():
     for n_features, weight in [(4, 0.5), (80, 10.0), (784, 50.0)]:
         assert NeighborhoodPreservation().fit(np.zeros((20, n_features))).weight == weight
