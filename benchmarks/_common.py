@@ -12,13 +12,8 @@ from sklearn.model_selection import train_test_split
 
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
-ENGINE_METHODS = (
-    "ddvae",
-    "ddvae_neighbors",
-    "vae",
-    "aae",
-    "iaf",
-)  # of this package; the others are peers
+# Of this package; the others are peers.
+ENGINE_METHODS = ("ddvae", "ddvae_neighbors", "vae", "aae", "iaf")
 
 
 def load_mnist(path):
