@@ -20,7 +20,8 @@ from scipy.stats import kstest, normaltest
 from skddvi import DDVAETransformer
 from skddvi._engine.objective import bound_terms, kl_per_dimension
 from skddvi._engine.posteriors import LOG_VARIANCE_BOUNDS
-from skddvi.priors import NormalPrior, resolve_prior
+from skddvi.mixture_prior import MixturePrior
+from skddvi.priors import GaussianMixturePrior, NormalPrior, resolve_prior
 
 PROCESSES = ["cosine", "linear", "variance_exploding", [0.1, 0.4, 0.9]]
 
@@ -107,6 +108,54 @@ def test_an_untrained_prediction_is_the_mean_of_z_given_the_noised_latent():
         expected = (mean / variance + alpha[t] / sigma[t] ** 2 * y.numpy()) / precision
         found = predict(model.posterior, y, t, condition)
         assert found.detach().numpy() == pytest.approx(expected, abs=1e-9)
+
+
+def two_points(scale=0.05):
+    return GaussianMixturePrior([[-1.0, 0.0], [1.0, 0.0]], [[scale, scale]] * 2)
+
+
+def slope_between(prior):
+    """Return the slopes of mean and variance of z in an observation between two parts, (2,)."""
+    posterior = make_model(prior, n_steps=4).posterior
+    u = torch.tensor([[0.02, 0.0]], dtype=torch.float64, requires_grad=True)
+    moments = posterior._denoise(u, torch.full((1, 2), 0.1, dtype=torch.float64))
+    return [torch.autograd.grad(m[0, 0], u, retain_graph=True)[0][0, 0].item() for m in moments]
+
+
+def test_gradients_are_cut_where_an_observation_lies_between_parts_of_the_prior():
+    """The slope of the mean is Var[z | y] / variance, about 10 here: training takes 1."""
+    posterior = make_model(two_points(), n_steps=4).posterior
+    u = torch.tensor([[0.02, 0.0]], dtype=torch.float64)
+    variance = torch.full((1, 2), 0.1, dtype=torch.float64)
+    mean, left = posterior._denoise(u, variance)
+    steps = [posterior._denoise(u + torch.tensor([[h, 0.0]]), variance)[0] for h in (-1e-6, 1e-6)]
+    true_slope = ((steps[1] - steps[0]) / 2e-6)[0, 0].item()
+    assert true_slope == pytest.approx((left / variance)[0, 0].item(), rel=1e-5)
+    assert true_slope > 5.0
+    slope, slope_of_variance = slope_between(two_points())
+    assert slope == pytest.approx(1.0, rel=1e-6)
+    assert abs(slope_of_variance) > 0.0
+    # The values are those of the prior.
+    expected = posterior.prior.denoise(
+        posterior._unstandardise(u), variance * posterior.scale.square()
+    )
+    assert torch.equal(mean, posterior._standardise(expected[0]))
+
+
+@pytest.mark.parametrize("prior", [NormalPrior(2), two_points(scale=0.8)], ids=["normal", "wide"])
+def test_gradients_are_whole_where_no_slope_is_steep(prior):
+    posterior = make_model(prior, n_steps=4).posterior
+    assert posterior.damps
+    u = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
+    variance = torch.full((1, 2), 0.1, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda u: posterior._denoise(u, variance), u)
+
+
+def test_gradients_of_a_prior_that_is_learned_are_whole():
+    prior = MixturePrior(NormalPrior(2), 2)
+    prior.set_components([[-1.0, 0.0], [1.0, 0.0]], [[0.05, 0.05]] * 2, [1.0, 1.0])
+    slope, _ = slope_between(prior)
+    assert slope > 5.0
 
 
 @pytest.mark.parametrize("noising", PROCESSES, ids=str)

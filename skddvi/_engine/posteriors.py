@@ -227,6 +227,8 @@ class DiffusionPosterior(Posterior):
         )
         # The model's own, so not a module of this one as well.
         object.__setattr__(self, "prior", prior)
+        # Parameters of a prior that is learned get their gradients whole.
+        self.damps = not any(parameter.requires_grad for parameter in prior.parameters())
         # Plain numbers: exact in any precision, and cheaper in the chain than tensors of one.
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         self.mean_y, self.mean_z, self.std = ([float(c) for c in each] for each in transitions)
@@ -269,7 +271,10 @@ class DiffusionPosterior(Posterior):
             shrinkage = 1.0 / (1.0 + variance)
             return u * shrinkage, variance * shrinkage
         mean, left = moments
-        return self._standardise(mean), left / self.scale.square()
+        mean, left = self._standardise(mean), left / self.scale.square()
+        if not self.damps:
+            return mean, left
+        return tuple(_damped(moment, variance / left) for moment in (mean, left))
 
     def predict(self, y, step, condition):
         """Return zhat(y_t, t, c(x)) and the std of the step back from y_t, each (..., n, d).
@@ -460,6 +465,16 @@ class DiffusionPosterior(Posterior):
         squares = (std.square() + (mean_z * (predicted - u)).square()) / spread.square()
         divergence = 0.5 * (squares - 1.0) + (spread / std).log()
         return (self.n_steps - 1) * divergence
+
+
+def _damped(tensor, factor):
+    """Return the same values, with gradients multiplied by a factor of at most 1.
+
+    The slope of E[z | y] in y is Var[z | y] / variance. A normal prior keeps it below 1, but
+    between two parts of another prior it is as steep as they are thin, and the product of the
+    slopes along a chain drowns what the other rows of a batch have to say.
+    """
+    return torch.lerp(tensor.detach(), tensor, factor.detach().clamp(max=1.0))
 
 
 def _init_log_variance(head, d, value=-3.0):
