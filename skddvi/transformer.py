@@ -33,7 +33,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         The noising process that the posterior learns to reverse, equation (2): "cosine", "linear",
         "variance_exploding", an array with one beta for each step, or an object with
         ``coefficients(n_steps)`` such as those of :mod:`skddvi.noising`.
-    n_diffusion_steps : int, default=8
+    n_diffusion_steps : int, default=4
         Number T of steps of the chain. 0 gives the Gaussian posterior of a variational autoencoder
         [2]_. Time for training and for :meth:`transform` grows with it.
     sleep : {"auto", "conditional", "latent", "off"}, default="auto"
@@ -220,7 +220,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         prior="normal",
         likelihood="gaussian",
         noising="cosine",
-        n_diffusion_steps=8,
+        n_diffusion_steps=4,
         sleep="auto",
         sleep_weight=2.0,
         kl_weight=1.0,
