@@ -1,9 +1,9 @@
 """Every benchmark with ``--quick``, one after another: do they all still run?
 
 The tables printed are of few rows and epochs and say nothing of the methods. A benchmark that needs
-a file is left out where ``--data`` has none of that name; ``posteriors.py`` and ``sensitivity.py``
-always take the digits that come with scikit-learn. The exit status is 1 when any fails. It takes
-the packages of the extras ``compare`` and ``ecosystem``. Run as::
+a file is left out where ``--data`` has none of that name; ``posteriors.py``, ``reference.py`` and
+``sensitivity.py`` always take the digits that come with scikit-learn. The exit status is 1 when any
+fails. It takes the packages of the extras ``compare`` and ``ecosystem``. Run as::
 
     OMP_NUM_THREADS=1 python benchmarks/reduced.py
     ... --data folder/with/files
@@ -24,6 +24,7 @@ MNIST = "mnist.npz"
 RUNS = (
     ("digits.py", None),
     ("posteriors.py", None),
+    ("reference.py", None),
     ("sensitivity.py", None),
     ("scale.py", None),
     ("mnist.py", MNIST),

@@ -363,6 +363,15 @@ def test_sensitivity(monkeypatch, tmp_path):
         assert each["fit_cpu_seconds"] > 0
 
 
+def test_reference(monkeypatch, tmp_path):
+    values = quick(monkeypatch, "reference", "--out", tmp_path / "reference.json")
+    assert list(values) == ["bfloat16", "float32"]
+    for each in values.values():
+        assert each["ms_of_128_rows"] == pytest.approx(1000 * each["fit_seconds"] * 128 / 600)
+        assert each["reconstruction"] < 0.0
+        assert each["bound"] <= each["bound_k500"] + 1
+
+
 def test_posteriors_figure(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
