@@ -95,6 +95,18 @@ def timed_fit(model, X):
     }
 
 
+def fitted_to_images(X_train, seed, settings, **params):
+    """Return a DD-VAE with the bernoulli likelihood fitted for ``max_iter`` epochs, and its costs.
+
+    The latter are those of `timed_fit`, after the process has been made ready.
+    """
+    model = make_estimator(
+        "ddvae", seed, likelihood="bernoulli", max_iter=settings["max_iter"], **params
+    )
+    first_use_seconds("ddvae", X_train)
+    return model, timed_fit(model, X_train)
+
+
 def first_use_seconds(method, X_train, X_test=None):
     """Make the process ready for a method, with few rows, and return how long that took."""
     if method in ENGINE_METHODS:

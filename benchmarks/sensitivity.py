@@ -17,7 +17,7 @@ The data: as for ``mnist.py``; without --data the 8 x 8 digits of scikit-learn. 
 import ast
 import sys
 
-from _common import MNIST_HELP, first_use_seconds, load_images, make_estimator, timed_fit
+from _common import MNIST_HELP, fitted_to_images, load_images
 from _harness import benchmark_parser, parse, parse_list, report, run_cells
 from _metrics import bounds, latent_fit
 
@@ -58,16 +58,7 @@ def cell(method, seed, settings):
     parameter, _, value = change.partition("=")
     params = {parameter: ast.literal_eval(value)} if value else {}
     X_train, X_test, y_train, y_test = load_images(settings)
-    model = make_estimator(
-        "ddvae",
-        seed,
-        prior=prior,
-        likelihood="bernoulli",
-        max_iter=settings["max_iter"],
-        **params,
-    )
-    first_use_seconds("ddvae", X_train)
-    values = timed_fit(model, X_train)
+    model, values = fitted_to_images(X_train, seed, settings, prior=prior, **params)
     test = model.transform(X_test)
     if test.shape[1] == 2:
         values |= latent_fit(test, prior, settings["n_prior_draws"], seed)

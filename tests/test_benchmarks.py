@@ -376,6 +376,7 @@ def test_posteriors_figure(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     folder, picture = tmp_path / "embeddings", tmp_path / "grid.png"
     options = ["--priors", "normal,square", "--posteriors", "vae,iaf", "--embeddings", folder]
+    options += ["--n-test", 60]
     quick(monkeypatch, "posteriors", *options, "--out", tmp_path / "posteriors.json")
     assert len(list(folder.iterdir())) == 4
     (folder / "square-iaf-0.npz").unlink()
@@ -388,7 +389,7 @@ def test_posteriors_figure(monkeypatch, tmp_path):
         "square": ["prior", "vae"],
     }
     Z, y = panels["square"]["vae"]
-    assert Z.shape == (100, 2) and y.shape == (100,)
+    assert Z.shape == (60, 2) and y.shape == (60,)
     assert posteriors_figure.main([str(folder), "--out", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):

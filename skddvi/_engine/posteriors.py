@@ -227,8 +227,8 @@ class DiffusionPosterior(Posterior):
         )
         # The model's own, so not a module of this one as well.
         object.__setattr__(self, "prior", prior)
-        # Parameters of a prior that is learned get their gradients whole.
-        self.damps = not any(parameter.requires_grad for parameter in prior.parameters())
+        # A prior that is learned gets its gradients whole, also while its parameters are frozen.
+        self.damps = next(prior.parameters(), None) is None
         # Plain numbers: exact in any precision, and cheaper in the chain than tensors of one.
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         self.mean_y, self.mean_z, self.std = ([float(c) for c in each] for each in transitions)
