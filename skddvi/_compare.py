@@ -12,7 +12,7 @@ imports much of itself on its first gradient step. Both are done before, on few 
 import importlib.util
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -38,6 +38,8 @@ HELD_OUT = 0.2
 MAX_TRUSTWORTHINESS_ROWS = 2000
 # The exact density of PCA needs the inverse of a matrix (n_features, n_features).
 MAX_PCA_DENSITY_FEATURES = 4000
+# Below this share of the largest variance, the least one is rounding.
+SINGULAR = 1e-10
 
 
 @dataclass
@@ -121,6 +123,8 @@ def check_request(X, feature_names, likelihood, prior):
             f"X has {bad.sum()} missing or infinite values, the first in column {name}; "
             "fill them in first, for example with sklearn.impute.SimpleImputer"
         )
+    if np.isnan(X).all():
+        raise ValueError("X has no value that is not missing")
     resolve_prior(prior, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit warns of the same, and that is printed
@@ -150,6 +154,9 @@ def compare(dataset, methods, *, likelihood, seed=0, max_rows=None, params=None,
     -------
     Comparison
     """
+    if len(dataset.class_names) == 1:
+        notes = (*dataset.notes, "labels left out: all are of one class")
+        dataset = replace(dataset, y=None, class_names=(), notes=notes)
     X, y = dataset.X, dataset.y
     if max_rows is not None and len(X) > max_rows:
         rows = np.sort(np.random.default_rng(seed).choice(len(X), max_rows, replace=False))
@@ -165,7 +172,7 @@ def compare(dataset, methods, *, likelihood, seed=0, max_rows=None, params=None,
         n_neighbors=min(20, int(np.sqrt(len(split.train)))),
         trustworthiness_neighbors=min(5, (n_test - 1) // 2),
         trustworthiness_rows=n_test,
-        notes=notes,
+        notes=[*dataset.notes, *notes],
     )
     fitters = {"pca": _fit_pca, "tsne": _fit_tsne, "umap": _fit_umap}
     own = {"likelihood": likelihood, **(params or {})}
@@ -257,9 +264,13 @@ def _fit_pca(split, seed):
         "pca", fit_seconds, transform_seconds, pca.transform(split.peer_train), embedding
     )
     if split.log_volume is not None and split.train.shape[1] <= MAX_PCA_DENSITY_FEATURES:
-        # Density in the units of X: that of the standardised rows over the volume of the scaling.
-        result.nats_per_row = float(pca.score(split.peer_test)) - split.log_volume
-        result.notes.append("nats per row are the exact log-likelihood of probabilistic PCA")
+        least = pca.noise_variance_ if pca.n_features_in_ > 2 else pca.explained_variance_[-1]
+        if least > SINGULAR * pca.explained_variance_[0]:
+            # In the units of X: that of the standardised rows over the volume of the scaling.
+            result.nats_per_row = float(pca.score(split.peer_test)) - split.log_volume
+            result.notes.append("nats per row are the exact log-likelihood of probabilistic PCA")
+        else:
+            result.notes.append("no density: the columns are functions of one or two of them")
     return result
 
 

@@ -36,6 +36,8 @@ class Dataset:
         Names of the classes; empty without labels.
     feature_names : tuple of str
         Names of the columns; empty when the file has none.
+    notes : tuple of str
+        What was left out of the file, and why.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Dataset:
     y: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_dataset(source, *, label=None, data_key=None):
@@ -115,11 +118,14 @@ def _read_table(path, label):
     """CSV or TSV, with or without a header line."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            # Ties, such as none of them, go to the comma.
-            delimiter = max(",\t;", key=file.readline().count)
+            first = file.readline()
             file.seek(0)
-            rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
-            return _parse_rows(rows, path, label)
+            if not any(map(first.count, ",\t;")) and len(first.split()) > 1:
+                rows = (line.split() for line in file)  # blanks, as numpy writes them
+            else:
+                # Ties, such as none of them, go to the comma.
+                rows = csv.reader(file, delimiter=max(",\t;", key=first.count))
+            return _parse_rows((row for row in rows if row), path, label)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name!r} is not a text file in UTF-8: {error.reason}") from error
     except csv.Error as error:
@@ -163,7 +169,8 @@ def _parse_rows(rows, path, label):
 def _parse_row(cells, columns, names, n_rows):
     """One row as a float64 array; NaN where a cell is empty or says NA."""
     try:
-        return np.array(cells, dtype=np.float64)
+        if not any("_" in cell for cell in cells):
+            return np.array(cells, dtype=np.float64)
     except ValueError:
         pass
     row = np.empty(len(cells))
@@ -171,9 +178,11 @@ def _parse_row(cells, columns, names, n_rows):
         value = _number(cell)
         if value is None:
             name = names[columns[j]]
+            way_out = f"use --label {name} if it holds the labels"
+            if _number(cell.replace(",", ".", 1)) is not None:
+                way_out = "decimals are written with a point"
             raise ValueError(
-                f"column {name!r} is not numeric: {cell.strip()!r} in row {n_rows} "
-                f"(use --label {name} if it holds the labels)"
+                f"column {name!r} is not numeric: {cell.strip()!r} in row {n_rows} ({way_out})"
             )
         row[j] = value
     return row
@@ -181,6 +190,8 @@ def _parse_row(cells, columns, names, n_rows):
 
 def _number(cell):
     """Return the cell as a float, NaN where it says that the value is missing, None for text."""
+    if "_" in cell:  # which Python reads as a part of a number
+        return None
     try:
         return float(cell)
     except ValueError:
@@ -188,7 +199,13 @@ def _number(cell):
 
 
 def _is_header(first, second, label):
-    """Whether the first row holds names: a name in a numeric column, or nothing but names."""
+    """Whether the first row holds names: a name in a numeric column, or nothing but names.
+
+    Or the numbers of the columns from 0, as pandas writes them where they have no names.
+    """
+    numbers = first if first[0] else first[1:]
+    if len(first) > 2 and numbers == [str(j) for j in range(len(numbers))]:
+        return True
     text = [_number(cell) is None for cell in first]
     above_number = any(
         name and _number(cell) is not None for name, cell in zip(text, second, strict=False)
@@ -221,18 +238,34 @@ def _read_npz(path, label, data_key):
             data_key = _detect_data_key(file, path)
         X = _numeric_rows(_array(file, path, data_key, "--data-key"), f"array {data_key!r}")
         if label is None:
-            label = _detect_label_key(file, path, len(X))
-            if label is None:
-                return Dataset(path.stem, X)
-        y = _array(file, path, label, "--label")
-        if y.size != len(X):
-            raise ValueError(
-                f"array {label!r} has shape {y.shape}; expected ({len(X)},), one per row of X"
-            )
-        stem = "target" if label in LABEL_KEYS else label.removeprefix("y_")
-        names_key = f"{stem}_names"
-        names = _array(file, path, names_key, "") if names_key in file.files else None
-        return Dataset(path.stem, X, *_encode_labels(y.ravel(), f"array {label!r}", names))
+            return _with_usual_labels(file, path, X)
+        return Dataset(path.stem, X, *_read_labels(file, path, label, len(X)))
+
+
+def _with_usual_labels(file, path, X):
+    """Return the rows with labels of a usual name; nobody asked for these, so they may be bad."""
+    notes = []
+    for key in LABEL_KEYS:
+        if key in file.files:
+            try:
+                return Dataset(path.stem, X, *_read_labels(file, path, key, len(X)))
+            except ValueError as error:
+                notes.append(f"labels left out: {error}")
+    return Dataset(path.stem, X, notes=tuple(notes))
+
+
+def _read_labels(file, path, key, n_rows):
+    """Return codes (n_rows,) and class names from the array of that key."""
+    y = _array(file, path, key, "--label")
+    if y.size != n_rows:
+        raise ValueError(
+            f"array {key!r} has shape {y.shape}; expected ({n_rows},), one per row of X"
+        )
+    stem = "target" if key in LABEL_KEYS else key.removeprefix("y_")
+    names = None
+    if f"{stem}_names" in file.files:
+        names = _array(file, path, f"{stem}_names", "").ravel()
+    return _encode_labels(y.ravel(), f"array {key!r}", names)
 
 
 def _read_npy(path, label):
@@ -271,14 +304,17 @@ def _open_arrays(path):
 def _array(file, path, key, option):
     if key not in file.files:
         raise ValueError(f"{option}={key!r} is not in {path.name!r}; found {_listed(file.files)}")
-    return file[key]
+    array = file[key]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{key!r} in {path.name!r} is not an array")
+    return array
 
 
 def _detect_data_key(file, path):
     for key in DATA_KEYS:
         if key in file.files:
             return key
-    tables = [key for key in file.files if file[key].ndim >= 2]
+    tables = [key for key in file.files if np.ndim(file[key]) >= 2]
     if len(tables) == 1:
         return tables[0]
     raise ValueError(
@@ -287,18 +323,11 @@ def _detect_data_key(file, path):
     )
 
 
-def _detect_label_key(file, path, n_rows):
-    for key in LABEL_KEYS:
-        if key in file.files and file[key].shape == (n_rows,):
-            return key
-    return None
-
-
 def _numeric_rows(array, where):
     """Return float rows; images of more than two dimensions are flattened."""
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{where} has dtype {array.dtype}; expected numbers")
-    if array.ndim < 2:
+    if array.ndim < 2 or not array.size:
         raise ValueError(f"{where} has shape {array.shape}; expected rows and columns")
     X = array.reshape(len(array), -1)
     return X.astype(np.float64 if array.dtype.itemsize >= 8 else np.float32)
@@ -335,10 +364,8 @@ def _encode_labels(values, where, names=None):
 
 def _numbers_if_all(cells):
     """Text labels as floats when all of them are numbers, so that 10 sorts after 2."""
-    try:
-        return np.array(cells, dtype=np.float64)
-    except ValueError:
-        return np.array(cells)
+    numbers = [_number(cell) for cell in cells]
+    return np.array(cells if None in numbers else numbers)
 
 
 def _listed(names, limit=8):

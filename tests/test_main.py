@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,15 @@ def archive(**arrays):
     return lambda path: np.savez(path, **arrays)
 
 
+def zipped(**members):
+    def make(path):
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in members.items():
+                file.writestr(name, content)
+
+    return make
+
+
 def text(content):
     return lambda path: path.write_bytes(content)
 
@@ -247,6 +257,8 @@ BAD_FILES = {
     "text": ("a.csv", table_with("tall"), [], "column 'v' is not numeric: 'tall' in row 9"),
     "missing": ("a.csv", table_with(""), [], "1 missing or infinite values, the first in column"),
     "NaN": ("a.csv", table_with("nan"), [], "column 'v'"),
+    "id": ("a.csv", table_with("12_07"), [], "column 'v' is not numeric: '12_07' in row 9"),
+    "comma": ("a.tsv", text(b"u\tv\n1,5\t2\n3\t4\n"), [], "'1,5' in row 2 (decimals are written"),
     "inf": ("a.csv", table_with("inf"), ["--likelihood", "binomial"], "column 'v'"),
     "ragged": ("a.csv", text(b"u,v\n1,2\n3\n"), [], "row 3 has 1 cells, expected 2"),
     "empty": ("a.csv", text(b""), [], "has no row"),
@@ -267,6 +279,15 @@ BAD_FILES = {
     ),
     "npz key": ("a.npz", archive(X=good_rows()), ["--data-key", "Z"], "--data-key='Z' is not in"),
     "npz keys": ("a.npz", archive(a=good_rows(), b=good_rows()), [], "name one with --data-key"),
+    "npz member": ("a.npz", zipped(X="hello"), [], "'X' in 'a.npz' is not an array"),
+    "npz members": ("a.npz", zipped(readme="hello"), [], "has no array named"),
+    "npz no rows": ("a.npz", archive(X=np.zeros((0, 5))), [], "has shape (0, 5)"),
+    "nothing there": (
+        "a.npz",
+        archive(X=np.full((30, 3), np.nan)),
+        ["--likelihood", "binomial"],
+        "X has no value that is not missing",
+    ),
     "npz text": ("a.npz", archive(X=np.full((30, 3), "x")), [], "has dtype <U1"),
     "pickled": ("a.npz", archive(X=good_rows().astype(object)), [], "pickled objects"),
     "no npz": ("a.npz", text(b"hello"), [], "no numpy file"),
@@ -330,7 +351,7 @@ def assert_one_line_error(capsys, args, message):
 # Reading
 
 
-@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("separator", [",", "\t", ";", " "])
 @pytest.mark.parametrize(
     ("header", "label"),
     [
@@ -355,6 +376,65 @@ def test_row_names_are_left_out(tmp_path, rows):
     body = [[i, *row] for i, row in enumerate(rows)]
     path = write_csv(tmp_path / "table.csv", body, ["", "u", "v", "w"])
     np.testing.assert_array_equal(load_dataset(str(path)).X, rows)
+
+
+@pytest.mark.parametrize("header", [["0", "1", "2"], ["", "0", "1", "2"]])
+def test_columns_that_pandas_numbers_are_a_header(tmp_path, rows, header):
+    body = [[i, *row] if len(header) == 4 else row for i, row in enumerate(rows)]
+    path = write_csv(tmp_path / "table.csv", body, header)
+    dataset = load_dataset(str(path))
+    np.testing.assert_array_equal(dataset.X, rows)
+    assert dataset.feature_names == ("0", "1", "2")
+
+
+def test_a_table_as_numpy_writes_it(tmp_path, rows):
+    np.savetxt(tmp_path / "table.txt", rows)
+    np.testing.assert_array_equal(load_dataset(str(tmp_path / "table.txt")).X, rows)
+
+
+def test_labels_keep_their_underscores(tmp_path, rows):
+    body = [[*row, ("1_2", "12")[i % 2]] for i, row in enumerate(rows)]
+    path = write_csv(tmp_path / "table.csv", body, ["u", "v", "w", "kind"])
+    assert load_dataset(str(path), label="kind").class_names == ("12", "1_2")
+
+
+@pytest.mark.parametrize(
+    ("y", "note"),
+    [
+        (np.linspace(0.5, 1.0, 60), "array 'y' holds measurements, not classes"),
+        (np.arange(60), "array 'y' has 60 different values in 60 rows"),
+        (np.arange(10), "array 'y' has shape (10,)"),
+    ],
+    ids=["measurements", "ids", "shape"],
+)
+def test_labels_that_nobody_asked_for_are_left_out_with_a_note(y, note, tmp_path, rows, capsys):
+    np.savez(tmp_path / "a.npz", X=rows, y=y)
+    assert run("compare", "a.npz", *PCA_ONLY) == 0
+    assert f"labels left out: {note}" in capsys.readouterr().out
+    assert load_dataset(str(tmp_path / "a.npz")).y is None
+    assert_one_line_error(capsys, ["compare", "a.npz", "--label", "y", *PCA_ONLY], note)
+
+
+def test_labels_in_a_column_and_a_single_name(tmp_path, rows):
+    np.savez(tmp_path / "a.npz", X=rows, y=(np.arange(60) % 3)[:, None], target_names="iris")
+    dataset = load_dataset(str(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(dataset.y, np.arange(60) % 3)
+    assert dataset.class_names == ("0", "1", "2")
+
+
+def test_labels_of_one_class_are_left_out_with_a_note(tmp_path, rows, capsys):
+    np.savez(tmp_path / "a.npz", X=rows, y=np.zeros(60, int))
+    assert run("compare", "a.npz", *PCA_ONLY) == 0
+    out = capsys.readouterr().out
+    assert "labels left out: all are of one class" in out
+    assert "1 classes" not in out
+
+
+@pytest.mark.parametrize("n_columns", [2, 3])
+def test_columns_that_repeat_have_no_density(tmp_path, rows, capsys, n_columns):
+    np.savez(tmp_path / "a.npz", X=rows[:, [0, 0, 1][:n_columns]])
+    assert run("compare", "a.npz", *PCA_ONLY) == 0
+    assert "no density: the columns are functions of" in capsys.readouterr().out
 
 
 def test_numeric_labels_sort_as_numbers(tmp_path, rows):
