@@ -599,12 +599,13 @@ def _fitted_regularizers(regularizer, X):
         if hasattr(each, "fit"):
             each.fit(X)
         name = getattr(each, "name", None) or getattr(each, "__name__", type(each).__name__)
-        if name in RESERVED_TERMS or name in (other for other, _, _ in fitted):
+        taken = name in RESERVED_TERMS or name.startswith("validation_")
+        if taken or name in (other for other, _, _ in fitted):
             raise ValueError(
                 f"regularizer needs a name of its own for history_, found {name!r} taken; give the "
                 "callable another attribute `name`."
             )
-        weight = getattr(each, "weight", 1.0)
+        weight = getattr(each, "weight_", getattr(each, "weight", 1.0))
         if not (isinstance(weight, Real) and math.isfinite(weight)):
             raise ValueError(
                 f"the weight of regularizer {name!r} must be a finite number, found {weight!r}."

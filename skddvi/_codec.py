@@ -187,7 +187,9 @@ class Decoder:
     def _object(self, entry):
         cls = self.classes[entry["class"]]
         arguments = {key: self.decode(value) for key, value in entry["arguments"].items()}
-        for key, value in arguments.items():
+        # Only modules make arrays as large as their arguments say.
+        sizes = arguments if issubclass(cls, nn.Module) else {}
+        for key, value in sizes.items():
             if type(value) is int and value > self.largest:
                 raise ValueError(f"{key}={value} is more than the file has entries")
         made = cls(**arguments)

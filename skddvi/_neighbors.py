@@ -42,6 +42,8 @@ def fuzzy_graph(distances, indices):
     edge are united as probabilities are, a + b - a b.
     """
     n, k = distances.shape
+    # In a unit of their own, a power of two: the weights are the same in any.
+    distances = distances / np.exp2(np.floor(np.log2(distances.mean() or 1.0)))
     excess = distances - distances[:, :1]
     low, high = np.zeros((n, 1)), np.full((n, 1), np.inf)
     reach = np.maximum(distances.mean(1, keepdims=True), 1e-12)

@@ -4,12 +4,12 @@ A regulariser is any callable ``regularizer(z, rows)`` of the latents of a mini-
 shape (n, d), and the indices of its rows in the training data, an int64 tensor of shape (n,). It
 returns a scalar tensor, which training adds to its loss times ``regularizer.weight`` (1 if there is
 none) and which appears in ``history_`` as ``regularizer.name`` (or ``__name__``). If it has a
-method ``fit(X)``, that is called with the training rows first. One that looks at more than a
-batch's latents has a method ``attach(view)``, called before the first step: ``view.rows(indices)``
-are training rows, ``view.embed(x)`` the noise-free latents of any rows, and
-:class:`TrainingView` lists the rest. One that remembers something from batch
-to batch has, for a checkpoint to keep, the methods ``state_dict()`` and ``load_state_dict(state)``
-of a :class:`torch.nn.Module`.
+method ``fit(X)``, that is called with the training rows first, and may set ``weight_``, which then
+counts in place of ``weight``. One that looks at more than a batch's latents has a method
+``attach(view)``, called before the first step: ``view.rows(indices)`` are training rows,
+``view.embed(x)`` the noise-free latents of any rows, and :class:`TrainingView` lists the rest. One
+that remembers something from batch to batch has, for a checkpoint to keep, the methods
+``state_dict()`` and ``load_state_dict(state)`` of a :class:`torch.nn.Module`.
 """
 
 from numbers import Integral
@@ -17,6 +17,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn import config_context
+from sklearn.base import BaseEstimator
 
 from ._engine.stored import StoredRows
 from ._engine.trainer import CHUNK_ROWS, TrainingView
@@ -44,15 +45,16 @@ N_SMOOTHINGS = 100
 MEMORY = 0.9
 
 
-class NeighborhoodPreservation:
+class NeighborhoodPreservation(BaseEstimator):
     r"""Keep rows that are neighbours in the input neighbours in the latent space.
 
     What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
     the bound, the posterior and the inverse.
 
-    The neighbours j of a row i have the weights :math:`w_{ij}` of UMAP's graph [1]_, made to add up
-    to one. With similarities :math:`s_{ij} = 1 / (1 + (10 \lVert z_i - z_j \rVert)^2)`, distances
-    in standard deviations of the prior, the penalty is the mean over rows of
+    The neighbours j of a row i, the ends of its ``n_neighbors`` strongest edges, have the weights
+    :math:`w_{ij}` of UMAP's graph [1]_, made to add up to one. With similarities
+    :math:`s_{ij} = 1 / (1 + (10 \lVert z_i - z_j \rVert)^2)`, distances in standard deviations of
+    the prior, the penalty is the mean over rows of
 
     .. math:: - \sum_j w_{ij} \log \frac{s_{ij}}{s_{ij} + \sum_m s_{im}} ,
 
@@ -101,10 +103,6 @@ class NeighborhoodPreservation:
         self.n_neighbors = n_neighbors
         self.weight = weight
 
-    def __repr__(self):
-        """Show the arguments."""
-        return f"NeighborhoodPreservation(n_neighbors={self.n_neighbors}, weight={self.weight!r})"
-
     def fit(self, X):
         """Check that there are enough rows, in memory, and settle the weight.
 
@@ -121,7 +119,8 @@ class NeighborhoodPreservation:
         Raises
         ------
         ValueError
-            When n_neighbors is not less than the number of rows, or the rows are in a store.
+            When n_neighbors is not less than the number of rows, weight is text other than "auto",
+            or the rows are in a store.
         """
         is_number = isinstance(self.n_neighbors, Integral) and self.n_neighbors is not True
         if not is_number or not 1 <= self.n_neighbors < X.shape[0]:
@@ -134,8 +133,11 @@ class NeighborhoodPreservation:
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
-        if isinstance(self.weight, str) and self.weight == "auto":
-            self.weight = min(X.shape[1] / 8.0, 50.0)
+        self.weight_ = self.weight
+        if isinstance(self.weight, str):
+            if self.weight != "auto":
+                raise ValueError(f'weight must be a number or "auto", found {self.weight!r}.')
+            self.weight_ = min(X.shape[1] / 8.0, 50.0)
         return self
 
     def attach(self, view):
@@ -167,16 +169,16 @@ class NeighborhoodPreservation:
         n_axes = min(start.shape[1], features.shape[1])
         start[:, :n_axes] += features[:, :n_axes]
         self._layout = layout(graph, smoothed(graph, start, N_SMOOTHINGS), rng)
-        self._layout /= self._layout.std()
+        self._layout /= max(self._layout.std(), 1e-12)  # zero where all rows came together
 
     def __call__(self, z, rows):
         """Return the penalty of a mini-batch, a scalar tensor in nats."""
         view, draw = self._view, {"generator": self._generator}
         chosen = torch.multinomial(self.weights_[rows].cpu(), 1, **draw)
         others = self.neighbors_[rows].gather(1, chosen)[:, 0]
-        share = torch.rand(len(rows), **draw)
+        share = torch.rand(len(rows), dtype=torch.float32, **draw)
         x, of_others = view.rows(rows), view.rows(others)
-        swapped = torch.rand(x.shape, **draw) < share[:, None]
+        swapped = torch.rand(x.shape, dtype=torch.float32, **draw) < share[:, None]
         x = torch.where(swapped.to(x.device), of_others, x)
         places = self._standardised(view.embed(x))[:, None]
 
@@ -236,15 +238,20 @@ def _embedding(view):
 
 @torch.no_grad()
 def _principal_features(view, rng):
-    """Return the features of all rows, or their principal components where these are fewer."""
+    """Return the features of all rows, or their principal components where these are fewer.
+
+    In a unit in which their squares are finite: the graph is the same in any.
+    """
     from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
 
     one = view.rows(torch.zeros(1, dtype=torch.int64))
     n_some = max(2 * N_PRINCIPAL, min(N_PCA_ROWS, N_PCA_ENTRIES // one.shape[1]))
     some = torch.from_numpy(rng.permutation(view.n_rows)[:n_some])
     some = view.features(view.rows(some)).cpu().numpy()
+    # A power of two, by which division is exact.
+    unit = np.exp2(np.floor(np.log2(max(np.abs(some).max(), np.finfo(np.float32).tiny))))
     # Rows that are all equal have no shares of variance, which are not asked for.
     with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
-        pca = PCA(min(N_PRINCIPAL, *some.shape), random_state=0).fit(some)
+        pca = PCA(min(N_PRINCIPAL, *some.shape), random_state=0).fit(some / unit)
         parts = _chunks(view, view.features)
-        return np.concatenate([pca.transform(part.cpu().numpy()) for part in parts])
+        return np.concatenate([pca.transform(part.cpu().numpy() / unit) for part in parts])

@@ -234,6 +234,21 @@ def test_the_file_is_a_safetensors_file(path):
     assert header["class"] == "DDVAETransformer"
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"regularizer": skddvi.regularizers.NeighborhoodPreservation(weight=1_000_000)},
+        {"noising": skddvi.noising.VarianceExploding(1, 200_000)},
+    ],
+    ids=["weight", "noise"],
+)
+def test_large_numbers_that_are_no_sizes(params, tmp_path):
+    model = small(**params).fit(X)
+    skddvi.save(model, tmp_path / "a.safetensors")
+    loaded = skddvi.load(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
+
+
 def test_every_building_block_can_be_saved():
     modules = (skddvi.priors, skddvi.likelihoods, skddvi.noising, skddvi.regularizers)
     public = {name for module in modules for name in module.__all__ if name[0].isupper()}

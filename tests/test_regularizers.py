@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
@@ -270,11 +271,92 @@ def test_the_fewest_and_the_most_neighbors(n_neighbors):
 
 def test_the_weight_follows_the_number_of_features():
     for n_features, weight in [(4, 0.5), (80, 10.0), (784, 50.0)]:
-        assert NeighborhoodPreservation().fit(np.zeros((20, n_features))).weight == weight
-    assert NeighborhoodPreservation(weight=3.0).fit(X).weight == 3.0
-    given = NeighborhoodPreservation()
-    small(regularizer=given).fit(X)
+        assert NeighborhoodPreservation().fit(np.zeros((20, n_features))).weight_ == weight
+    assert NeighborhoodPreservation(weight=3.0).fit(X).weight_ == 3.0
+    given = NeighborhoodPreservation().fit(np.zeros((20, 80)))
     assert given.weight == "auto"
+    automatic = small(regularizer=given).fit(X)
+    fixed = small(regularizer=NeighborhoodPreservation(weight=X.shape[1] / 8)).fit(X)
+    np.testing.assert_array_equal(automatic.transform(X), fixed.transform(X))
+    assert given.weight_ == 10.0
+
+
+def test_text_that_is_no_weight():
+    with pytest.raises(ValueError, match="weight must be a number or \"auto\", found 'x'"):
+        small(regularizer=NeighborhoodPreservation(weight="x")).fit(X)
+
+
+def test_a_search_reaches_its_parameters():
+    model = small(regularizer=NeighborhoodPreservation()).set_params(regularizer__n_neighbors=5)
+    assert clone(model).regularizer.n_neighbors == 5
+    assert model.get_params()["regularizer__weight"] == "auto"
+
+
+@pytest.mark.parametrize("power", [-60, 60])
+def test_the_unit_of_the_rows_does_not_matter(power):
+    penalty = [
+        small(regularizer=NeighborhoodPreservation(4)).fit(rows).history_
+        for rows in (X, X * 2.0**power)
+    ]
+    name = "neighborhood_preservation"
+    np.testing.assert_allclose(penalty[1][name], penalty[0][name], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_neighbors"),
+    [(X[:2], 1), (np.eye(3), 2), (np.ones((5, 2)), 4), (np.ones((20, 2)), 19), (X * 1e20, 4)],
+    ids=["two", "corners", "five equal", "twenty equal", "huge"],
+)
+@pytest.mark.parametrize("n_components", [1, 2])
+def test_rows_that_come_together(rows, n_neighbors, n_components):
+    regularizer = NeighborhoodPreservation(n_neighbors)
+    model = small(regularizer=regularizer, n_components=n_components).fit(rows)
+    assert np.isfinite(model.history_["neighborhood_preservation"]).all()
+    assert np.isfinite(model.transform(rows)).all()
+
+
+def test_the_default_dtype_of_torch_does_not_matter():
+    expected = small(regularizer=NeighborhoodPreservation(4)).fit(X).transform(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = small(regularizer=NeighborhoodPreservation(4)).fit(X).transform(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_latents_are_shown_without_the_noise_of_the_users_networks():
+    def encoder(n_inputs, n_outputs):
+        return torch.nn.Sequential(torch.nn.Linear(n_inputs, n_outputs), torch.nn.Dropout(0.5))
+
+    class Look:
+        name = "look"
+
+        def attach(self, view):
+            self.view = view
+
+        def __call__(self, z, rows):
+            x = self.view.rows(rows)
+            assert torch.equal(self.view.embed(x), self.view.embed(x))
+            return z.sum() * 0.0
+
+    assert small(encoder=encoder, regularizer=Look()).fit(X).history_["look"] == [0.0] * 4
+
+
+def test_names_of_held_out_terms_are_taken():
+    def penalty(z, rows):
+        return z.square().mean()
+
+    penalty.name = "validation_elbo"
+    with pytest.raises(ValueError, match="found 'validation_elbo' taken"):
+        small(regularizer=penalty).fit(X)
+
+
+def test_a_weight_that_is_too_much_is_named():
+    regularizer = NeighborhoodPreservation(4, weight=1e38)
+    message = r"lower the weight 1e\+38 of 'neighborhood_preservation'"
+    with pytest.warns(RuntimeWarning, match=message), pytest.raises(ArithmeticError, match=message):
+        small(regularizer=regularizer).fit(X)
 
 
 def test_dropout_of_the_users_networks_is_drawn_from_the_seed():

@@ -213,8 +213,12 @@ class Loop:
         model, likelihood = self.model, self.model.likelihood
 
         def embed(x):
+            training = model.training
+            model.eval()  # a user's networks may draw noise in training
             with self.precision(x):
-                return model.embed(x).float()
+                latents = model.embed(x).float()
+            model.train(training)
+            return latents
 
         return TrainingView(
             n_rows=len(self.rows),
@@ -440,6 +444,8 @@ class Loop:
             f"{self.input_range()}; lower learning_rate_init={self.schedule.learning_rate:g} or "
             "rescale X, for example with StandardScaler"
         )
+        for name, weight, _ in self.regularizers:
+            remedy += f", or lower the weight {weight:g} of {name!r}"
         if self.n_recoveries <= MAX_RECOVERIES:
             start = "goes on from the last complete epoch" if complete else "starts again"
             warn(f"Training diverged: {remedy}. It {start} with smaller steps.", RuntimeWarning)

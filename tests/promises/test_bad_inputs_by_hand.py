@@ -107,7 +107,7 @@ BY_HAND = {
     "a regulariser that is a class": (fit(regularizer=NeighborhoodPreservation), "found the class"),
     "a weight that is a word": (
         fit(regularizer=NeighborhoodPreservation(3, weight="a")),
-        "weight of regularizer .* must be a finite number, found 'a'",
+        "weight must be a number or \"auto\", found 'a'",
     ),
     "a weight that is NaN": (
         fit(regularizer=NeighborhoodPreservation(3, weight=np.nan)),
