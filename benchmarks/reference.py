@@ -68,6 +68,7 @@ def main(argv=None):
         "model": {
             "hidden_layer_sizes": [50, 50] if quick else [1000, 1000],
             "n_diffusion_steps": 40,
+            "noising": "cosine",
         },
     }
     cells = [(method, seed) for seed in range(args.seeds) for method in args.methods]

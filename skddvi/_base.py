@@ -48,7 +48,7 @@ N_SCORE_DRAWS = 32
 
 PRIORS = {"normal", "gaussian_mixture", "pinwheel", "swiss_roll", "square"}
 LIKELIHOODS = {"gaussian", "bernoulli", "binomial", "poisson", "negative_binomial"}
-NOISINGS = {"cosine", "linear", "variance_exploding"}
+NOISINGS = {"cosine", "linear", "even", "variance_exploding"}
 # Keys of history_ that a regulariser may not take.
 RESERVED_TERMS = {
     "elbo",

@@ -65,7 +65,7 @@ class DDVAEClassifier(
         :class:`skddvi.likelihoods.Likelihood`.
     noising : str, array-like of shape (n_diffusion_steps,) or object, default="cosine"
         The noising process that the posterior learns to reverse, equation (2): "cosine", "linear",
-        "variance_exploding", an array with one beta for each step, or an object with
+        "even", "variance_exploding", an array with one beta for each step, or an object with
         ``coefficients(n_steps)`` such as those of :mod:`skddvi.noising`.
     n_diffusion_steps : int, default=8
         Number T of steps of the chain. 0 gives the Gaussian posterior of a variational autoencoder
@@ -98,10 +98,10 @@ class DDVAEClassifier(
         populations do in principal components, it blurs them.
     pretraining : float, default=0.5
         Epochs of a first stage without labels, as a share of ``max_iter``, at least one; they come
-        before those. A :class:`DDVAETransformer` with 16 components learns to describe the rows;
-        the encoder starts from the hidden layers of its encoder, and neighbours are looked for
-        among its latents. 0 leaves the stage out, and so it is left out where every row has a
-        label.
+        before those. A :class:`DDVAETransformer` with 16 components, with the ``sleep_weight`` and
+        ``kl_weight`` that are its own defaults, learns to describe the rows; the encoder starts
+        from the hidden layers of its encoder, and neighbours are looked for among its latents. 0
+        leaves the stage out, and so it is left out where every row has a label.
     propagation_weight : float, default=10.0
         Factor of the propagation term in the objective: the cross-entropy of q(l|x) at rows without
         a label to the class that labels suggest which spread from neighbour to neighbour, each row
@@ -180,8 +180,8 @@ class DDVAEClassifier(
         Arithmetic of the training. "auto" is "float32"; "bfloat16" runs matrix products in mixed
         precision. What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
-        "cpu", "cuda", "cuda:1" or "mps", or "auto" for the first accelerator or else the CPU. A
-        pickle holds CPU tensors, whatever the device was.
+        "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
+        tensors, whatever the device was.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the order of the rows and the noise. An int gives
         the same model again on the same machine. None gives another model each time; it does not

@@ -78,7 +78,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         :class:`skddvi.likelihoods.Likelihood`.
     noising : str, array-like of shape (n_diffusion_steps,) or object, default="cosine"
         The noising process that the posterior learns to reverse, equation (2): "cosine", "linear",
-        "variance_exploding", an array with one beta for each step, or an object with
+        "even", "variance_exploding", an array with one beta for each step, or an object with
         ``coefficients(n_steps)`` such as those of :mod:`skddvi.noising`.
     n_diffusion_steps : int, default=8
         Number T of steps of the chain. 0 gives the Gaussian posterior of a variational autoencoder
@@ -152,8 +152,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "bfloat16" from 128 features on where the device has instructions for it, else "float32".
         What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
-        "cpu", "cuda", "cuda:1" or "mps", or "auto" for the first accelerator or else the CPU. A
-        pickle holds CPU tensors, whatever the device was.
+        "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
+        tensors, whatever the device was.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the order of the rows and the noise. An int gives
         the same model again on the same machine. None gives another model each time; it does not

@@ -55,11 +55,13 @@ class VariancePreserving(NoisingProcess):
 
     Parameters
     ----------
-    schedule : {"cosine", "linear"} or array-like of shape (n_steps,), default="cosine"
+    schedule : {"cosine", "linear", "even"} or array-like of shape (n_steps,), default="cosine"
         "cosine" is the schedule of Nichol & Dhariwal (2021, equation 17) with offset 0.008 and
         betas of at most 0.999. "linear" is that of Ho et al. (2020) in continuous time
         (Song et al. 2021, equation 33): beta rises linearly from 0.1 to 20 over the unit
-        interval, so that alpha at the last step is about 0.007 for any number of steps. An
+        interval, so that alpha at the last step is about 0.007 for any number of steps. "even"
+        is made for few steps, each of which should do as much as the others: sigma_t^2 rises by
+        equal amounts from 0.3 at the first step to 0.9 at the last; with one step it is 0.9. An
         array gives the betas themselves, each between 0 and 1, both excluded.
 
     References
@@ -82,6 +84,7 @@ class VariancePreserving(NoisingProcess):
     _offset = 0.008
     _max_beta = 0.999
     _beta_min, _beta_max = 0.1, 20.0
+    _even_first, _even_last = 0.3, 0.9
 
     def __init__(self, schedule="cosine"):
         self.schedule = schedule
@@ -104,6 +107,10 @@ class VariancePreserving(NoisingProcess):
             f = np.cos((time + self._offset) / (1 + self._offset) * np.pi / 2) ** 2
             betas = np.minimum(1 - f[1:] / f[:-1], self._max_beta)
             log_abar = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+        elif isinstance(self.schedule, str) and self.schedule == "even":
+            first = self._even_first if n_steps > 1 else self._even_last
+            squares = np.linspace(first, self._even_last, n_steps)
+            log_abar = np.concatenate([[0.0], np.log1p(-squares)])
         else:
             betas = _check_betas(self.schedule)
             if len(betas) != n_steps:
@@ -184,7 +191,7 @@ def resolve_noising(noising, n_steps):
 
     Parameters
     ----------
-    noising : {"cosine", "linear", "variance_exploding"}, array-like of betas, or object
+    noising : {"cosine", "linear", "even", "variance_exploding"}, array-like of betas, or object
         A name, an array of ``n_steps`` betas of a variance preserving process, or an object
         with a method ``coefficients(n_steps)`` as :class:`NoisingProcess` describes.
     n_steps : int
@@ -212,6 +219,7 @@ def resolve_noising(noising, n_steps):
         named = {
             "cosine": lambda: VariancePreserving("cosine"),
             "linear": lambda: VariancePreserving("linear"),
+            "even": lambda: VariancePreserving("even"),
             "variance_exploding": VarianceExploding,
         }
         if noising not in named:
@@ -303,6 +311,10 @@ def _check_betas(betas):
         array = np.array(betas, dtype=np.float64)
     except (TypeError, ValueError):
         array = np.array(np.nan)
+    if isinstance(betas, str):
+        raise ValueError(
+            f"schedule must be 'cosine', 'linear', 'even' or an array of betas, found {betas!r}."
+        )
     if array.ndim == 0:
         raise ValueError(
             f"noising must be a name, an array of betas or an object with coefficients(n_steps), "

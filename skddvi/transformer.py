@@ -29,10 +29,11 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         scale, "bernoulli" for values in [0, 1], "binomial" for dosages 0, 1, 2 with NaN for missing
         calls, "poisson" or "negative_binomial" for counts; or a
         :class:`skddvi.likelihoods.Likelihood`.
-    noising : str, array-like of shape (n_diffusion_steps,) or object, default="cosine"
-        The noising process that the posterior learns to reverse, equation (2): "cosine", "linear",
-        "variance_exploding", an array with one beta for each step, or an object with
-        ``coefficients(n_steps)`` such as those of :mod:`skddvi.noising`.
+    noising : str, array-like of shape (n_diffusion_steps,) or object, default="even"
+        The noising process that the posterior learns to reverse, equation (2): "even",
+        which is made for few steps, "cosine", "linear", "variance_exploding", an array with one
+        beta for each step, or an object with ``coefficients(n_steps)`` such as those of
+        :mod:`skddvi.noising`.
     n_diffusion_steps : int, default=4
         Number T of steps of the chain. 0 gives the Gaussian posterior of a variational autoencoder
         [2]_. Time for training and for :meth:`transform` grows with it.
@@ -219,7 +220,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         *,
         prior="normal",
         likelihood="gaussian",
-        noising="cosine",
+        noising="even",
         n_diffusion_steps=4,
         sleep="auto",
         sleep_weight=2.0,

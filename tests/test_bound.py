@@ -46,7 +46,7 @@ N_SIGMA = 4.5
 BETAS = [0.1, 0.4, 0.9]
 # An exploding process of small steps: its importance weights have a finite variance.
 GENTLE = VarianceExploding(sigma_min=0.4, sigma_max=4.0)
-PROCESSES = ["cosine", "linear", "variance_exploding", GENTLE]
+PROCESSES = ["cosine", "linear", "even", "variance_exploding", GENTLE]
 CHAINS = [
     (0, "cosine"),
     *((n_steps, noising) for n_steps in (1, 2, 8) for noising in PROCESSES),

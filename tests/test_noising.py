@@ -17,7 +17,7 @@ from skddvi.noising import (
     transition_coefficients,
 )
 
-NAMES = ["cosine", "linear", "variance_exploding"]
+NAMES = ["cosine", "linear", "even", "variance_exploding"]
 betas_arrays = st.lists(st.floats(1e-5, 0.999), min_size=1, max_size=20)
 processes = st.one_of(
     st.tuples(st.sampled_from(NAMES), st.integers(1, 1000)),
@@ -119,6 +119,15 @@ def test_linear_schedule_ends_in_noise_for_any_number_of_steps(n_steps):
     assert alpha[-1] == pytest.approx(np.exp(-0.5 * (20 + 0.1) / 2))
 
 
+@pytest.mark.parametrize(
+    ("n_steps", "squares"), [(1, [0.9]), (2, [0.3, 0.9]), (4, [0.3, 0.5, 0.7, 0.9])]
+)
+def test_even_schedule_rises_by_equal_amounts(n_steps, squares):
+    alpha, sigma = resolve_noising("even", n_steps).coefficients(n_steps)
+    assert sigma[1:] ** 2 == pytest.approx(squares)
+    assert alpha**2 + sigma**2 == pytest.approx(1)
+
+
 def test_variance_exploding_grows_geometrically():
     alpha, sigma = VarianceExploding(sigma_min=0.01, sigma_max=100.0).coefficients(5)
     assert (alpha == 1).all()
@@ -162,7 +171,7 @@ class Returns:
 @pytest.mark.parametrize(
     ("noising", "message"),
     [
-        ("cosin", "must be one of 'cosine', 'linear', 'variance_exploding'.* found 'cosin'"),
+        ("cosin", "must be one of 'cosine', 'linear', 'even', 'variance_.*', .* found 'cosin'"),
         (None, "noising must be a name, an array .* found None"),
         ([0.1, 0.2, 0.3], "gives 3 betas, one per step, found n_diffusion_steps=2"),
         ([0.1, 1.0], "betas between 0 and 1, both excluded, found 1 outside, the first 1.0"),
@@ -170,7 +179,7 @@ class Returns:
         ([0.1, np.nan], "found 1 outside, the first nan"),
         ([[0.1, 0.2]], r"1-D array of betas, found shape \(1, 2\)"),
         (0.5, "noising must be a name, an array .* found 0.5"),
-        (VariancePreserving("quadratic"), "found 'quadratic'"),
+        (VariancePreserving("quadratic"), "schedule must be .* or an array .* found 'quadratic'"),
         (VarianceExploding, "found the class VarianceExploding"),
         (VarianceExploding(2.0, 1.0), "0 < sigma_min < sigma_max, found sigma_min=2.0"),
         (VarianceExploding(0.0, 1.0), "found sigma_min=0.0"),

@@ -23,7 +23,7 @@ from skddvi._engine.posteriors import LOG_VARIANCE_BOUNDS
 from skddvi.mixture_prior import MixturePrior
 from skddvi.priors import GaussianMixturePrior, NormalPrior, resolve_prior
 
-PROCESSES = ["cosine", "linear", "variance_exploding", [0.1, 0.4, 0.9]]
+PROCESSES = ["cosine", "linear", "even", "variance_exploding", [0.1, 0.4, 0.9]]
 
 
 def draws_of(model, x, n_draws, seed=0):

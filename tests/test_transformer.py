@@ -171,8 +171,10 @@ def test_score_is_the_mean_of_score_samples(trained):
 def test_bound_grows_with_importance_samples(trained):
     rows = make_rows(200, seed=3)
     bounds = [trained.score_samples(rows, k).mean() for k in (1, 4, 16, 64, 256)]
-    assert np.all(np.diff(bounds) > 0), bounds
-    assert bounds[-1] - bounds[0] < 5
+    # All rows share their draws: with 64 of them a log-weight's spread, 0.3 nats in this model, is
+    # an error of 0.04 a row, which the mean over rows averages out in part only.
+    assert np.all(np.diff(bounds) > -0.02), bounds
+    assert 0.03 < bounds[-1] - bounds[0] < 5
 
 
 def test_samples_are_like_rows(trained):
@@ -612,6 +614,7 @@ def test_priors(prior):
     [
         "cosine",
         "linear",
+        "even",
         "variance_exploding",
         [0.1, 0.5, 0.9],
         np.array([0.1, 0.5, 0.9]),

@@ -18,7 +18,8 @@ class UnconditionalLatentDiffusion(Baseline):
     Parameters
     ----------
     {model}
-    {noising}
+    noising : str, array-like of shape (n_diffusion_steps,) or object, default="cosine"
+        The noising process, as for :class:`skddvi.DDVAETransformer`.
     n_diffusion_steps : int, default=8
         Number T of steps of the chain, at least one.
     sleep_weight : float, default=0.3
@@ -47,8 +48,7 @@ class UnconditionalLatentDiffusion(Baseline):
     of the noising process costs its share of the bound (4). The spreads are those of a chain that
     follows the prior, times a factor learned for each step and dimension, the same for every row.
     The bound is true, and loose. A process of small steps, such as ``noising=[0.05] * 8``, which
-    leaves something of z in y_T, lets more of the row through than the default, which is that of
-    DDVI.
+    leaves something of z in y_T, lets more of the row through than the default.
 
     References
     ----------

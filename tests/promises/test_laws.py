@@ -97,7 +97,7 @@ def test_the_units_of_features_do_not_matter(kind, power):
 PARAMETERS = {
     "n_diffusion_steps": st.integers(0, 4),
     "prior": st.sampled_from(["normal", "gaussian_mixture", "pinwheel", "swiss_roll", "square"]),
-    "noising": st.sampled_from(["cosine", "linear", "variance_exploding"]),
+    "noising": st.sampled_from(["cosine", "linear", "even", "variance_exploding"]),
     "sleep": st.sampled_from(["auto", "conditional", "latent", "off"]),
     "sleep_weight": st.floats(0, 2),
     "kl_weight": st.floats(0, 2),
