@@ -270,7 +270,9 @@ def _fit_pca(split, seed):
             result.nats_per_row = float(pca.score(split.peer_test)) - split.log_volume
             result.notes.append("nats per row are the exact log-likelihood of probabilistic PCA")
         else:
-            result.notes.append("no density: the columns are functions of one or two of them")
+            result.notes.append(
+                "no density: the columns are linear functions of one or two of them"
+            )
     return result
 
 

@@ -307,14 +307,14 @@ def _check_steps(n_steps):
 
 
 def _check_betas(betas):
-    try:
-        array = np.array(betas, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.array(np.nan)
     if isinstance(betas, str):
         raise ValueError(
             f"schedule must be 'cosine', 'linear', 'even' or an array of betas, found {betas!r}."
         )
+    try:
+        array = np.array(betas, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
     if array.ndim == 0:
         raise ValueError(
             f"noising must be a name, an array of betas or an object with coefficients(n_steps), "

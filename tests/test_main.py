@@ -434,7 +434,7 @@ def test_labels_of_one_class_are_left_out_with_a_note(tmp_path, rows, capsys):
 def test_columns_that_repeat_have_no_density(tmp_path, rows, capsys, n_columns):
     np.savez(tmp_path / "a.npz", X=rows[:, [0, 0, 1][:n_columns]])
     assert run("compare", "a.npz", *PCA_ONLY) == 0
-    assert "no density: the columns are functions of" in capsys.readouterr().out
+    assert "no density: the columns are linear functions of" in capsys.readouterr().out
 
 
 def test_numeric_labels_sort_as_numbers(tmp_path, rows):
