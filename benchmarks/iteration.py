@@ -59,7 +59,12 @@ class Clock:
 def floor_times(X, n_steps, batch_size, seed):
     """Return milliseconds of the matrix products alone, once for every step."""
     model = DDVAETransformer(
-        N_COMPONENTS, likelihood="bernoulli", batch_size=batch_size, max_iter=1, random_state=seed
+        N_COMPONENTS,
+        likelihood="bernoulli",
+        n_input_components=None,  # as with all of the rows
+        batch_size=batch_size,
+        max_iter=1,
+        random_state=seed,
     ).fit(X[: 2 * batch_size])
     parts = model._engine.model
     n_uses = 2 + model.n_diffusion_steps  # of the denoiser: two are the sleep term's

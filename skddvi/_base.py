@@ -1,6 +1,7 @@
 """What the estimators share: parameters, validation, and the way from fit to the engine."""
 
 import copy
+import dataclasses
 import math
 import os
 import warnings
@@ -21,8 +22,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from ._callbacks import CallbackSupportMixin, epochs
 from ._checkpoint import Checkpoint, identity
+from ._components import output_variance, principal_components
 from ._engine.device import has_fast_bfloat16
 from ._engine.engine import Engine
+from ._engine.inputs import input_slope, sample_inputs
 from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
 from ._engine.rows import as_array
@@ -40,6 +43,8 @@ AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
 AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
+# With n_input_components="auto": so many, where a feature has fewer rows than that.
+AUTO_INPUT_COMPONENTS, AUTO_ROWS_PER_FEATURE = 50, 5
 # With precision="auto": mixed precision from that many features on. With fewer, matrix products are
 # not where the time goes.
 AUTO_BFLOAT16_FEATURES = 128
@@ -68,6 +73,7 @@ RESERVED_TERMS = {
     "pairs",
     "sleep",
     "neighbor_agreement",
+    "weight_penalty",
     "loss",
     # Of the baselines.
     "importance_weighted_bound",
@@ -86,6 +92,7 @@ STRUCTURE = (
     "hidden_layer_sizes",
     "denoiser_width",
     "activation",
+    "n_input_components",
     "encoder",
     "decoder",
     "device",
@@ -130,8 +137,14 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         ],
         "denoiser_width": [Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "n_input_components": [
+            StrOptions({"auto"}),
+            None,
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "encoder": [None, callable],
         "decoder": [None, callable],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -302,6 +315,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         """Train an engine as the schedule says and return the history."""
         training = task.checkpoint and task.checkpoint.training()
         history = training.history if training else {}
+        schedule = dataclasses.replace(schedule, alpha=self._strength(engine, task.X))
         return engine.fit(
             task.X,
             schedule,
@@ -310,6 +324,16 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             make_loop=self._loop_maker(engine, task),
             checkpoint=training,
         )
+
+    def _strength(self, engine, X):
+        """Return alpha, a number."""
+        if self.alpha != "auto":
+            return float(self.alpha)
+        if engine.output_width is None:
+            return 0.0
+        likelihood = engine.model.likelihood
+        variance = output_variance(sample_inputs(likelihood, X), input_slope(likelihood))
+        return engine.output_width / variance
 
     def _loop_maker(self, engine, task):
         """Return what makes the training loop; None for that of the bound alone."""
@@ -330,9 +354,10 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             alpha, sigma = process.coefficients(self.n_diffusion_steps)
             transitions = [np.append(0.0, c) for c in posterior_coefficients(alpha, sigma)]
             schedule = alpha, sigma, transitions
+        likelihood = likelihood.fit(X)
         return self._make_engine(
             prior,
-            likelihood.fit(X),
+            likelihood,
             schedule,
             hidden_layer_sizes=_hidden_layer_sizes(self.hidden_layer_sizes, X.shape[0]),
             denoiser_width=int(self.denoiser_width),
@@ -340,9 +365,23 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             device=self.device,
             seed=seed,
             posterior=self._posterior(),
+            projection=self._projection(X, likelihood),
             encoder=self.encoder,
             decoder=self.decoder,
         )
+
+    def _projection(self, X, likelihood):
+        """Return the matrix (k, p) of the components that the encoder sees; None for features."""
+        n_components = self.n_input_components
+        if n_components == "auto":
+            few_rows = X.shape[0] < AUTO_ROWS_PER_FEATURE * X.shape[1]
+            few_features = X.shape[1] <= AUTO_INPUT_COMPONENTS
+            if few_features or not few_rows or self.encoder is not None:
+                return None
+            n_components = AUTO_INPUT_COMPONENTS
+        if n_components is None:
+            return None
+        return principal_components(sample_inputs(likelihood, X), int(n_components))
 
     def _posterior(self):
         """Return name and options of the engine's posterior; None for the one of DDVI."""

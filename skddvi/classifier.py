@@ -135,6 +135,11 @@ class DDVAEClassifier(
         Width of the two hidden layers of the denoiser.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers of encoder and decoder.
+    n_input_components : int, "auto" or None, default="auto"
+        Number of principal components of the rows, as the likelihood prepares them, that the
+        encoder sees in place of the features. None lets it see the features. "auto" is 50 where
+        there are more features, and fewer than five training rows to a feature: from so few rows an
+        encoder of all of them learns their noise.
     encoder : callable, default=None
         Factory of a network of your own in place of the encoder's hidden layers:
         ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
@@ -144,6 +149,12 @@ class DDVAEClassifier(
         Factory of a network of your own in place of the decoder's, likewise: it maps latents,
         standardised under the prior, of shape (n, n_components) to what the likelihood takes, of
         shape (n, n_features).
+    alpha : float or "auto", default="auto"
+        Strength of the L2 penalty on the weights W of the decoder's last layer: the loss has the
+        term ``alpha / (2 n) * (W**2).sum()`` for n training rows, as if W had a normal prior of
+        variance 1 / alpha. "auto" is the width of the layer divided by the variance that its output
+        has to have, as principal components of one half of the rows find it in the other half. 0 is
+        no penalty. A ``decoder`` of your own has none.
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
         512; never more than there are.
@@ -329,8 +340,10 @@ class DDVAEClassifier(
         hidden_layer_sizes="auto",
         denoiser_width=128,
         activation="silu",
+        n_input_components="auto",
         encoder=None,
         decoder=None,
+        alpha="auto",
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -366,8 +379,10 @@ class DDVAEClassifier(
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width
         self.activation = activation
+        self.n_input_components = n_input_components
         self.encoder = encoder
         self.decoder = decoder
+        self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -625,7 +640,7 @@ class DDVAEClassifier(
         """Return an engine that has learned to describe the rows without their labels."""
         shared = ("likelihood", "noising", "n_diffusion_steps", "sleep", "hidden_layer_sizes")
         shared += ("denoiser_width", "activation", "encoder", "decoder", "learning_rate_init")
-        shared += ("precision", "device")
+        shared += ("n_input_components", "alpha", "precision", "device")
         model = DDVAETransformer(
             N_PRETRAINED_COMPONENTS,
             **{name: getattr(self, name) for name in shared},

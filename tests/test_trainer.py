@@ -106,7 +106,7 @@ def test_history_has_every_term_and_they_add_up(parameters, posterior_terms):
     model.fit(make_rows(), X_val=make_rows(40, seed=1))
     history = model.history_
     bound_terms = ["reconstruction", "log_prior", *posterior_terms]
-    expected = {*bound_terms, "elbo", "kl_per_dimension", "loss"}
+    expected = {*bound_terms, "elbo", "kl_per_dimension", "weight_penalty", "loss"}
     expected |= {f"validation_{name}" for name in [*bound_terms, "elbo", "kl_per_dimension"]}
     steps = parameters["n_diffusion_steps"]
     sleep = parameters.get("sleep", "conditional" if steps else "off")
@@ -118,7 +118,7 @@ def test_history_has_every_term_and_they_add_up(parameters, posterior_terms):
     for prefix in ("", "validation_"):
         total = sum(np.array(history[prefix + name]) for name in bound_terms)
         assert total == pytest.approx(np.array(history[prefix + "elbo"]), rel=1e-5)
-    loss = -np.array(history["elbo"])
+    loss = np.array(history["weight_penalty"]) - history["elbo"]
     if "sleep" in expected:
         loss += sleep_weight * np.array(history["sleep"])
     assert np.array(history["loss"]) == pytest.approx(loss, rel=1e-5)
@@ -179,7 +179,7 @@ def test_kl_warmup_rises_from_nothing_to_the_weight(monkeypatch, kl_warmup):
 
 
 def test_only_the_bound_of_weight_one_is_called_elbo():
-    model = make_model(kl_weight=0.1, sleep="off").fit(make_rows())
+    model = make_model(kl_weight=0.1, sleep="off", alpha=0.0).fit(make_rows())
     history = {name: np.array(values) for name, values in model.history_.items()}
     regularisation = sum(history[n] for n in ("log_prior", "terminal", "chain", "last_step"))
     assert history["elbo"] == pytest.approx(history["reconstruction"] + regularisation, rel=1e-5)
@@ -639,8 +639,8 @@ class Anchor:
 
 def test_a_function_is_a_regulariser():
     X = make_rows()
-    model = make_model(regularizer=spread, max_iter=20).fit(X)
-    plain = make_model(max_iter=20).fit(X)
+    model = make_model(regularizer=spread, max_iter=20, alpha=0.0).fit(X)
+    plain = make_model(max_iter=20, alpha=0.0).fit(X)
     assert set(model.history_) - set(plain.history_) == {"spread"}
     assert len(model.history_["spread"]) == 20
     bound, penalty = np.array(model.history_["elbo"]), np.array(model.history_["spread"])
@@ -656,7 +656,7 @@ def test_an_object_has_a_weight_and_a_name():
     regularizer = Anchor(weight=20.0, targets=targets)
     model = make_model(regularizer=regularizer, max_iter=60, learning_rate_init=0.01).fit(X)
     history = {name: np.array(values) for name, values in model.history_.items()}
-    penalty = 20.0 * history["anchor"]
+    penalty = 20.0 * history["anchor"] + history["weight_penalty"]
     loss = -history["elbo"] + model.sleep_weight * history["sleep"] + penalty
     assert history["loss"] == pytest.approx(loss, rel=1e-4)
     assert np.corrcoef(model.transform(X)[:, 0], targets)[0, 1] > 0.9
@@ -665,7 +665,7 @@ def test_an_object_has_a_weight_and_a_name():
 def test_a_list_holds_functions_and_objects():
     X = make_rows()
     anchor = Anchor(weight=0.5, targets=np.zeros(100))
-    model = make_model(regularizer=[spread, anchor], sleep="off").fit(X)
+    model = make_model(regularizer=[spread, anchor], sleep="off", alpha=0.0).fit(X)
     history = {name: np.array(values) for name, values in model.history_.items()}
     expected = -history["elbo"] + history["spread"] + 0.5 * history["anchor"]
     assert history["loss"] == pytest.approx(expected, rel=1e-5)

@@ -677,7 +677,7 @@ def test_history(n_diffusion_steps):
     history = model.history_
     validation = {f"validation_{name}" for name in (*terms, "elbo", "kl_per_dimension")}
     asleep = {"sleep"} if n_diffusion_steps else set()
-    own = {*terms, "elbo", "kl_per_dimension", "loss"} | asleep
+    own = {*terms, "elbo", "kl_per_dimension", "weight_penalty", "loss"} | asleep
     assert set(history) == own | validation
     assert own <= _base.RESERVED_TERMS
     assert {len(values) for values in history.values()} == {4}
@@ -690,9 +690,9 @@ def test_history(n_diffusion_steps):
 
 def test_loss_is_the_objective():
     history = small(sleep_weight=0.25).fit(X).history_
-    objective = 0.25 * np.array(history["sleep"]) - history["elbo"]
+    objective = 0.25 * np.array(history["sleep"]) - history["elbo"] + history["weight_penalty"]
     np.testing.assert_allclose(history["loss"], objective, rtol=1e-5)
-    history = small(sleep="off", kl_weight=0.0).fit(X).history_
+    history = small(sleep="off", kl_weight=0.0, alpha=0.0).fit(X).history_
     np.testing.assert_allclose(history["loss"], np.negative(history["reconstruction"]), rtol=1e-5)
 
 

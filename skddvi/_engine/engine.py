@@ -43,6 +43,9 @@ class Engine:
     seed : int
     posterior : (str, dict) or None
         See :func:`build_model`.
+    projection : ndarray of shape (k, p) or None
+        What turns a row, as the likelihood prepares it, into what the encoder sees; None for all
+        features.
     encoder, decoder : callable or None
         See :func:`build_model`.
     """
@@ -59,6 +62,7 @@ class Engine:
         device,
         seed,
         posterior=None,
+        projection=None,
         encoder=None,
         decoder=None,
     ):
@@ -70,10 +74,13 @@ class Engine:
             "denoiser_width": denoiser_width,
             "activation": activation,
             "posterior": posterior,
+            "n_input_components": None if projection is None else len(projection),
         }
         self.networks = {"encoder": encoder, "decoder": decoder}
         options = self.build | self.networks
         model = build_model(prior, likelihood, generator=self.generator, **options)
+        if projection is not None:
+            model.posterior.body[0].weight.copy_(torch.from_numpy(projection))
         # In single precision, whatever torch's default dtype is.
         self.model = self._extended(model).to(self.device, torch.float32)
 
@@ -135,6 +142,12 @@ class Engine:
         """Put the model on the device of that name."""
         self.device = resolve_device(device)
         self.model.to(self.device)
+
+    @property
+    def output_width(self):
+        """Width of what the decoder's last layer is put on; None for a decoder of the user's."""
+        output = getattr(self.model.decoder, "output", None)
+        return None if output is None else output.in_features
 
     def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None, checkpoint=None):
         """Train on the rows of X and return the history, a dict of lists; see :func:`train`."""

@@ -6,7 +6,7 @@ from torch import nn
 from .adversarial import PointPosterior
 from .flows import FlowPosterior
 from .hierarchical import HierarchicalPosterior
-from .networks import Decoder
+from .networks import Decoder, Projection
 from .posteriors import DiffusionPosterior, GaussianPosterior
 from .unconditional import UnconditionalDiffusionPosterior
 from .user_networks import UserDecoder, UserNetwork
@@ -59,6 +59,7 @@ def build_model(
     activation,
     generator,
     posterior=None,
+    n_input_components=None,
     encoder=None,
     decoder=None,
 ):
@@ -81,6 +82,9 @@ def build_model(
     posterior : (str, dict) or None
         A key of ``POSTERIORS`` and the arguments that are its own. None is the diffusion posterior,
         or without a noise schedule the Gaussian one.
+    n_input_components : int or None
+        How many numbers a :class:`Projection` leaves of a row for the encoder, the first of its
+        layers; its weights are zero. None for an encoder that sees all features.
     encoder, decoder : callable or None
         Factories of networks in place of the perceptrons, see :class:`UserNetwork`. The encoder's
         has the width of the last hidden layer, on which the posterior's own layers are put.
@@ -91,13 +95,14 @@ def build_model(
     """
     loc, scale = _standardisation(prior, generator)
     n_features = len(likelihood.initial_output())
+    n_inputs = n_features if n_input_components is None else n_input_components
     name, options = posterior or ("gaussian" if noise_schedule is None else "diffusion", {})
     if noise_schedule is not None:
         alpha, sigma, transitions = noise_schedule
         chain = {"prior": prior, "alpha": alpha, "sigma": sigma, "transitions": transitions}
         options = options | chain | {"denoiser_width": denoiser_width}
     posterior = POSTERIORS[name](
-        n_features,
+        n_inputs,
         loc=loc,
         scale=scale,
         hidden_layer_sizes=hidden_layer_sizes,
@@ -106,8 +111,10 @@ def build_model(
         **options,
     )
     if encoder is not None:
-        width = hidden_layer_sizes[-1] if hidden_layer_sizes else n_features
-        posterior.body = UserNetwork("encoder", encoder, n_features, width, generator)
+        width = hidden_layer_sizes[-1] if hidden_layer_sizes else n_inputs
+        posterior.body = UserNetwork("encoder", encoder, n_inputs, width, generator)
+    if n_input_components is not None:
+        posterior.body = nn.Sequential(Projection(n_features, n_inputs), posterior.body)
     output = likelihood.initial_output()
     if decoder is not None:
         decoder = UserDecoder(loc, scale, decoder, output, generator)

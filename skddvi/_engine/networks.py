@@ -71,6 +71,23 @@ def multilayer_perceptron(n_in, hidden_layer_sizes, activation, generator):
 DECODER_BIAS_RANGE = 1.5
 
 
+class Projection(nn.Module):
+    """A fixed linear map of the rows, for an encoder that sees fewer numbers than there are.
+
+    Parameters
+    ----------
+    n_inputs, n_outputs : int
+    """
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(n_outputs, n_inputs))
+
+    def forward(self, inputs):
+        """Return (n, n_outputs) for (n, n_inputs)."""
+        return nn.functional.linear(inputs, self.weight)
+
+
 class Decoder(nn.Module):
     """Latents to the likelihood's output: a perceptron on standardised latents.
 

@@ -38,6 +38,7 @@ class Schedule:
     sleep_weight: float = 2.0
     n_importance_samples: int = 1
     adversarial_weight: float = 0.0
+    alpha: float = 0.0
     regularizers: tuple = ()
     early_stopping: bool = False
     n_iter_no_change: int = 10
@@ -194,6 +195,7 @@ class Loop:
             self.regularizers = (*self.regularizers, penalty)
         rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
+        self.weight_decay = self.decoder_weight_decay()
         self.buffers = user_buffers(model)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
@@ -207,6 +209,11 @@ class Loop:
         for _, _, regularizer in self.regularizers:
             if hasattr(regularizer, "attach"):
                 regularizer.attach(self.view())
+
+    def decoder_weight_decay(self):
+        """Return alpha / n, the factor of |W|^2 / 2 in the loss; W is the decoder's last layer."""
+        is_own = hasattr(self.model.decoder, "output")  # and not a user's
+        return self.schedule.alpha / len(self.rows) if is_own else 0.0
 
     def view(self):
         """Return what regularisers are shown."""
@@ -298,6 +305,10 @@ class Loop:
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
         figures["loss"] = loss.detach()
+        if self.weight_decay > 0.0:
+            squares = self.model.decoder.output.weight.detach().square().sum()
+            figures["weight_penalty"] = 0.5 * self.weight_decay * squares
+            figures["loss"] = figures["loss"] + figures["weight_penalty"]
         self.update(loss, figures)
         return figures
 
@@ -340,6 +351,9 @@ class Loop:
         for parameter in self.optimizer.parameters:
             parameter.grad = None
         loss.backward()
+        if self.weight_decay > 0.0:
+            weight = self.model.decoder.output.weight
+            weight.grad.add_(weight.detach(), alpha=self.weight_decay)
         if not torch.isfinite(self.optimizer.step(self.learning_rate())):
             raise _NotFiniteError("gradient")
         self.step += 1

@@ -90,8 +90,10 @@ class UnconditionalLatentDiffusion(Baseline):
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
+        n_input_components="auto",
         encoder=None,
         decoder=None,
+        alpha="auto",
         batch_size="auto",
         learning_rate_init=2e-3,
         max_iter="auto",
@@ -118,8 +120,10 @@ class UnconditionalLatentDiffusion(Baseline):
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.n_input_components = n_input_components
         self.encoder = encoder
         self.decoder = decoder
+        self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
