@@ -13,7 +13,9 @@ from sklearn.model_selection import train_test_split
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
 # Of this package; the others are peers.
-ENGINE_METHODS = ("ddvae", "ddvae_neighbors", "vae", "aae", "iaf")
+ENGINE_METHODS = ("ddvae", "ddvae_neighbors", "ddvae_picture", "vae", "aae", "iaf")
+# Epochs that do for a picture of many rows: the regulariser starts from a layout.
+PICTURE_EPOCHS = 16
 
 
 def load_mnist(path):
@@ -64,11 +66,14 @@ def make_estimator(method, seed, **params):
         from skddvi import DDVAETransformer, baselines
         from skddvi.regularizers import NeighborhoodPreservation
 
-        if method == "ddvae_neighbors":
+        if method == "ddvae_picture":
+            params = {"max_iter": PICTURE_EPOCHS, **params}
+        if method in ("ddvae_neighbors", "ddvae_picture"):
             params = {"regularizer": NeighborhoodPreservation(), **params}
         models = {
             "ddvae": DDVAETransformer,
             "ddvae_neighbors": DDVAETransformer,
+            "ddvae_picture": DDVAETransformer,
             "vae": baselines.GaussianVAE,
             "aae": baselines.AdversarialAutoencoder,
             "iaf": baselines.InverseAutoregressiveFlowVAE,
@@ -131,7 +136,7 @@ def embed(method, X_train, X_test, seed, **params):
 
     Parameters
     ----------
-    method : {"pca", "tsne", "umap", "ddvae", "ddvae_neighbors"}
+    method : {"pca", "tsne", "umap", "ddvae", "ddvae_neighbors", "ddvae_picture"}
     X_train, X_test : ndarray of shape (n, p)
     seed : int
     **params

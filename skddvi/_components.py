@@ -12,16 +12,17 @@ LARGEST_VARIANCE, SMALLEST_MEAN_VARIANCE = 10.0, 0.1
 def principal_components(inputs, n_components):
     """Return a matrix (k, p) that turns rows into their first principal components.
 
-    The components have one unit, in which their mean square is one.
+    The components have one unit, in which the mean square of centred rows is one.
 
     Parameters
     ----------
     inputs : ndarray of shape (m, p)
     n_components : int
-        k, or more than there are.
+        k, but never more than there are rows or features.
     """
     pca = _pca(inputs, n_components)
-    unit = np.sqrt(max(pca.explained_variance_.mean(), 1e-12))
+    variance = pca.explained_variance_.mean()
+    unit = np.sqrt(variance) if variance > 1e-12 else 1.0  # rows that are all equal
     return (pca.components_ / unit).astype(np.float32)
 
 

@@ -106,9 +106,9 @@ class DDVAEClassifier(
         Factor of the propagation term in the objective: the cross-entropy of q(l|x) at rows without
         a label to the class that labels suggest which spread from neighbour to neighbour, each row
         by how sure that is [5]_ [6]_. Neighbours are those among the pretrained latents, among the
-        rows as the encoder sees them, and under the gaussian likelihood among the rows as they are;
-        the guesses are averaged. Rows of more than 67 million entries in all are left at the
-        latents. 0 leaves the term out.
+        rows as the likelihood prepares them, and under the gaussian likelihood among the rows as
+        they are; the guesses are averaged. Rows of more than 67 million entries in all are left at
+        the latents. 0 leaves the term out.
     n_neighbors : int, default=15
         Number of nearest neighbours of a row for the propagation; all other rows where there are
         fewer.
@@ -137,9 +137,10 @@ class DDVAEClassifier(
         Activation of the hidden layers of encoder and decoder.
     n_input_components : int, "auto" or None, default="auto"
         Number of principal components of the rows, as the likelihood prepares them, that the
-        encoder sees in place of the features. None lets it see the features. "auto" is 50 where
-        there are more features, and fewer than five training rows to a feature: from so few rows an
-        encoder of all of them learns their noise.
+        encoder sees in place of the features; never more than there are rows or features. None lets
+        it see the features. So does "auto" with 50 features or less, with five training rows to a
+        feature or more, and with an ``encoder`` of your own; else it is 50, since from so few rows
+        an encoder of all features learns their noise.
     encoder : callable, default=None
         Factory of a network of your own in place of the encoder's hidden layers:
         ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
@@ -212,7 +213,8 @@ class DDVAEClassifier(
     n_iter_ : int
         Number of epochs run, without those of the pretraining, which ``history_`` does not tell of.
     loss_curve_ : list of float of shape (`n_iter_`,)
-        The negative of the objective (10) with the regularisers, in nats a row, mean of an epoch.
+        The negative of the objective (10), with the regularisers and the penalty of ``alpha``, in
+        nats a row, mean of an epoch.
         It may rise while ``kl_warmup`` raises the weight of its terms.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound of the held-out rows after each epoch, in nats a row, from one draw for each row and
@@ -235,6 +237,7 @@ class DDVAEClassifier(
           before its weight, where they are on;
         - "pairs", for how many classes a row was evaluated;
         - the name of each regulariser, before its weight;
+        - "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
         - "loss", as ``loss_curve_``;
         - ``"validation_"`` and each name of the first four groups, "classification" and "accuracy",
           where there are held-out rows (labelled ones for the latter two).
@@ -662,7 +665,8 @@ class DDVAEClassifier(
         """Return the task with the classes that neighbours suggest.
 
         Neighbours by each view of the rows: as ``embed`` embeds them, if it is not None, as the
-        encoder sees them, and real values, too, as they are, since their scale may tell something.
+        likelihood prepares them, and real values, too, as they are, since their scale may tell
+        something.
         """
         if self.propagation_weight == 0 or not (task.labels == UNLABELLED).any():
             return task

@@ -65,9 +65,10 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Activation of the hidden layers of encoder and decoder.
     n_input_components : int, "auto" or None, default="auto"
         Number of principal components of the rows, as the likelihood prepares them, that the
-        encoder sees in place of the features. None lets it see the features. "auto" is 50 where
-        there are more features, and fewer than five training rows to a feature: from so few rows an
-        encoder of all of them learns their noise.
+        encoder sees in place of the features; never more than there are rows or features. None lets
+        it see the features. So does "auto" with 50 features or less, with five training rows to a
+        feature or more, and with an ``encoder`` of your own; else it is 50, since from so few rows
+        an encoder of all features learns their noise.
     encoder : callable, default=None
         Factory of a network of your own in place of the encoder's hidden layers:
         ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
@@ -133,7 +134,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float of shape (`n_iter_`,)
-        The negative of the objective (6) with the regularisers, in nats a row, mean of an epoch. It
+        The negative of the objective (6), with the regularisers and the penalty of ``alpha``, in
+        nats a row, mean of an epoch. It
         may rise while ``kl_warmup`` raises the weight of its terms.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound (4) of the held-out rows after each epoch, in nats a row, from one draw a row with the
@@ -151,6 +153,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
           nothing of the rows;
         - "sleep", equation (5), where it is on;
         - the name of each regulariser, before its weight;
+        - "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
         - "loss", as ``loss_curve_``;
         - ``"validation_"`` and each name of the first four groups, where there are held-out rows.
     prior_ : Prior

@@ -1,6 +1,7 @@
 """Few rows with many features: the encoder's principal components, the decoder's penalty."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch import nn
 import skddvi
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._components import SMALLEST_MEAN_VARIANCE, output_variance, principal_components
+from skddvi._engine import inputs, stored
 from skddvi._engine.inputs import input_slope, sample_inputs
+from skddvi._engine.stored import StoredRows
 from skddvi.likelihoods import (
     BernoulliLikelihood,
     BinomialLikelihood,
@@ -193,9 +196,9 @@ def test_encoder_sees_the_components_and_nothing_else():
 def test_components_do_not_change_in_training():
     X = genotypes()
     model = small(likelihood="binomial", max_iter=4).fit(X)
-    inputs = sample_inputs(model.likelihood_, X)
     weight = model._engine.model.posterior.body[0].weight
-    np.testing.assert_array_equal(weight.numpy(), principal_components(inputs, 50))
+    expected = principal_components(sample_inputs(model.likelihood_, X), 50)
+    np.testing.assert_array_equal(weight.numpy(), expected)
     assert not weight.requires_grad
 
 
@@ -251,6 +254,50 @@ def test_missing_calls_do_not_matter_to_the_components():
     X[::7, ::5] = np.nan
     model = small(likelihood="binomial").fit(X)
     assert np.isfinite(model.transform(X)).all()
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "bernoulli", "binomial", "poisson", "negative_binomial"]
+)
+def test_rows_without_any_variance(likelihood):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of a training that diverged
+        model = small(likelihood=likelihood).fit(np.zeros((60, 70)))
+    assert np.isfinite(model.score_samples(np.zeros((3, 70)))).all()
+
+
+def test_a_sample_of_a_store_is_read_from_few_blocks(monkeypatch):
+    monkeypatch.setattr(inputs, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(stored, "BLOCK_BYTES", 4 * 10 * 20)
+    array = np.random.default_rng(0).normal(size=(4000, 20)).astype(np.float32)
+    store = Store(array)
+    likelihood = GaussianLikelihood().fit(array)
+    sample = sample_inputs(likelihood, StoredRows(store))
+    assert sample.shape == (50, 20)
+    assert store.n_read <= 10 * (2 * stored.N_MIXED_BLOCKS)
+
+
+class Store:
+    """Rows that count how many of them were read."""
+
+    chunks = None
+
+    def __init__(self, array):
+        self.array, self.n_read = array, 0
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, rows):
+        self.n_read += len(self.array[rows])
+        return self.array[rows]
+
+
+def test_divergence_under_an_enormous_alpha_names_it():
+    X = np.random.default_rng(0).normal(size=(60, 6))
+    with (
+        pytest.warns(RuntimeWarning, match="lower alpha=1e"),
+        pytest.raises(FloatingPointError, match="lower alpha=1e"),
+    ):
+        small(alpha=1e35).fit(X)
 
 
 # ---------------------------------------------------------------------- what it is for

@@ -52,7 +52,7 @@ class ClassEngine(Engine):
         self.model.posterior.body.load_state_dict(other.model.posterior.body.state_dict())
 
     def encode(self, X):
-        """Return the rows as the encoder sees them, (n, p)."""
+        """Return the rows as the likelihood prepares them, (n, p)."""
         return self._by_chunk(X, self._model_in(X.dtype).likelihood.encode)
 
     def log_class_probabilities(self, X):

@@ -460,6 +460,8 @@ class Loop:
         )
         for name, weight, _ in self.regularizers:
             remedy += f", or lower the weight {weight:g} of {name!r}"
+        if self.weight_decay > 0.0:
+            remedy += f", or lower alpha={self.schedule.alpha:.3g}"
         if self.n_recoveries <= MAX_RECOVERIES:
             start = "goes on from the last complete epoch" if complete else "starts again"
             warn(f"Training diverged: {remedy}. It {start} with smaller steps.", RuntimeWarning)

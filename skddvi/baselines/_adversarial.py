@@ -40,7 +40,8 @@ class AdversarialAutoencoder(Baseline):
     {n_iter_}
     loss_curve_ : list of float of shape (`n_iter_`,)
         What the encoder and the decoder minimise: - log p(x|z) + ``adversarial_weight`` times the
-        encoder's loss, plus the regularisers, in nats a row, mean of an epoch.
+        encoder's loss, plus the regularisers and the penalty of ``alpha``, in nats a row, mean of
+        an epoch.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Mean log p(x|z) of the held-out rows after each epoch; early stopping goes by it. None where
         no rows were held out.

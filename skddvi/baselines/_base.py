@@ -33,6 +33,7 @@ TRAINING = (
 ATTRIBUTES = ("prior_", "likelihood_", "n_features_in_", "feature_names_in_")
 # What is said of the terms in history_ that all have.
 HISTORY = """\
+- "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
 - "loss", as ``loss_curve_``, and the name of each regulariser, before its weight;
 - ``"validation_"`` and "kl_per_dimension" and each name of the first group, where there are
   held-out rows."""

@@ -136,8 +136,8 @@ class IWAE(Baseline):
     ----------
     {n_iter_}
     loss_curve_ : list of float of shape (`n_iter_`,)
-        Minus bound (7) with its terms weighted by ``kl_weight``, plus the regularisers, in nats a
-        row, mean of an epoch.
+        Minus bound (7) with its terms weighted by ``kl_weight``, plus the regularisers and the
+        penalty of ``alpha``, in nats a row, mean of an epoch.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound (7) of the held-out rows after each epoch, in nats a row, with the same noise each
         time; early stopping goes by it. None where no rows were held out.

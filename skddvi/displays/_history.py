@@ -7,7 +7,7 @@ from ._common import check_estimator, pyplot
 
 TITLES = {
     "elbo": "bound (4)",
-    "loss": "loss, $-$(6)",
+    "loss": "loss, $-$(6) + penalties",
     "reconstruction": "log p(x|z)",
     "log_prior": "log p(z)",
     "terminal": "bracket of $y_T$",
@@ -15,6 +15,7 @@ TITLES = {
     "last_step": "$-$log q(z|$y_1$, x)",
     "posterior_entropy": "$-$log q(z|x)",
     "sleep": "sleep term (5)",
+    "weight_penalty": "penalty of the decoder's weights",
     "kl_per_dimension": "KL per dimension",
 }
 N_COLUMNS = 4

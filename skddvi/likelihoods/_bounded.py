@@ -80,9 +80,9 @@ class BinomialLikelihood(Likelihood):
 
     Notes
     -----
-    The encoder sees dosages standardised per feature; standard deviations below 0.1 count as 0.1,
-    so that a variant carried by one row does not dominate. A feature with no observed call is taken
-    to have mean ``n_trials / 2``.
+    For the encoder dosages are standardised per feature; standard deviations below 0.1 count as
+    0.1, so that a variant carried by one row does not dominate. A feature with no observed call is
+    taken to have mean ``n_trials / 2``.
 
     Examples
     --------

@@ -27,7 +27,7 @@ class PoissonLikelihood(Likelihood):
 
     Notes
     -----
-    The encoder sees log1p of the counts scaled to the median library, standardised per feature;
+    The encoder is given log1p of the counts scaled to the median library, standardised per feature;
     standard deviations below 0.1 count as 0.1.
 
     Examples
