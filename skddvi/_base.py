@@ -43,7 +43,7 @@ AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
 AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
-# With n_input_components="auto": so many, where a feature has fewer rows than that.
+# With n_input_components="auto": so many, where there are fewer rows to a feature than that.
 AUTO_INPUT_COMPONENTS, AUTO_ROWS_PER_FEATURE = 50, 5
 # With precision="auto": mixed precision from that many features on. With fewer, matrix products are
 # not where the time goes.

@@ -135,8 +135,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Number of epochs run.
     loss_curve_ : list of float of shape (`n_iter_`,)
         The negative of the objective (6), with the regularisers and the penalty of ``alpha``, in
-        nats a row, mean of an epoch. It
-        may rise while ``kl_warmup`` raises the weight of its terms.
+        nats a row, mean of an epoch. It may rise while ``kl_warmup`` raises the weight of its
+        terms.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound (4) of the held-out rows after each epoch, in nats a row, from one draw a row with the
         same noise each time. None where no rows were held out.
