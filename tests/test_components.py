@@ -294,6 +294,12 @@ class Store:
 def test_divergence_under_an_enormous_alpha_names_it():
     X = np.random.default_rng(0).normal(size=(60, 6))
     with (
+        pytest.warns(RuntimeWarning, match="diverged") as caught,
+        pytest.raises(FloatingPointError),
+    ):
+        small(regularizer=lambda z, rows: z.sum() / 0.0).fit(X)
+    assert not any("alpha" in str(warning.message) for warning in caught)
+    with (
         pytest.warns(RuntimeWarning, match="lower alpha=1e"),
         pytest.raises(FloatingPointError, match="lower alpha=1e"),
     ):

@@ -23,6 +23,8 @@ WARMUP_SHARE = 0.05
 LIKELIHOOD_PACE = 10.0
 # After a loss or a gradient that is not finite: how much slower, and how often to try again.
 RECOVERY_FACTOR, MAX_RECOVERIES = 0.3, 3
+# alpha / n from which on the penalty on the decoder's weights may be what is not finite.
+HEAVY_DECAY = 1e6
 
 
 @dataclass(frozen=True)
@@ -460,7 +462,7 @@ class Loop:
         )
         for name, weight, _ in self.regularizers:
             remedy += f", or lower the weight {weight:g} of {name!r}"
-        if self.weight_decay > 0.0:
+        if self.weight_decay > HEAVY_DECAY:
             remedy += f", or lower alpha={self.schedule.alpha:.3g}"
         if self.n_recoveries <= MAX_RECOVERIES:
             start = "goes on from the last complete epoch" if complete else "starts again"
