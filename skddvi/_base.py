@@ -326,11 +326,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         )
 
     def _strength(self, engine, X):
-        """Return alpha, a number."""
-        if self.alpha != "auto":
-            return float(self.alpha)
+        """Return alpha, a number: 0 for a decoder of the user's, which regularises itself."""
         if engine.output_width is None:
             return 0.0
+        if self.alpha != "auto":
+            return float(self.alpha)
         likelihood = engine.model.likelihood
         variance = output_variance(sample_inputs(likelihood, X), input_slope(likelihood))
         return engine.output_width / variance

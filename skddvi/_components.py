@@ -20,7 +20,7 @@ def principal_components(inputs, n_components):
     n_components : int
         k, but never more than there are rows or features.
     """
-    pca = _pca(inputs, n_components)
+    pca = fitted_pca(inputs, n_components)
     variance = pca.explained_variance_.mean()
     unit = np.sqrt(variance) if variance > 1e-12 else 1.0  # rows that are all equal
     return (pca.components_ / unit).astype(np.float32)
@@ -42,7 +42,7 @@ def output_variance(inputs, slope):
     """
     order = np.random.default_rng(0).permutation(len(inputs))
     one, other = inputs[order[::2]], inputs[order[1::2]]
-    pca = _pca(one, N_PREDICTORS)
+    pca = fitted_pca(one, N_PREDICTORS)
     other = other - pca.mean_
     missed = other - other @ pca.components_.T @ pca.components_
     # Components keep a share of any noise, too: a feature's own share in them.
@@ -52,9 +52,10 @@ def output_variance(inputs, slope):
     return max(SMALLEST_MEAN_VARIANCE, float(np.minimum(variance, LARGEST_VARIANCE).mean()))
 
 
-def _pca(inputs, n_components):
+def fitted_pca(rows, n_components):
+    """Return scikit-learn's PCA of rows (n, p), with fewer components where there are fewer."""
     from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
 
     # Rows that are all equal have no shares of variance, which are not asked for.
     with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
-        return PCA(min(n_components, *inputs.shape), random_state=0).fit(inputs)
+        return PCA(min(n_components, *rows.shape), random_state=0).fit(rows)

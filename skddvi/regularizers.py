@@ -19,6 +19,7 @@ import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 
+from ._components import fitted_pca
 from ._engine.stored import StoredRows
 from ._engine.trainer import CHUNK_ROWS, TrainingView
 from ._neighbors import (
@@ -242,16 +243,13 @@ def _principal_features(view, rng):
 
     In a unit in which their squares are finite: the graph is the same in any.
     """
-    from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
-
     one = view.rows(torch.zeros(1, dtype=torch.int64))
     n_some = max(2 * N_PRINCIPAL, min(N_PCA_ROWS, N_PCA_ENTRIES // one.shape[1]))
     some = torch.from_numpy(rng.permutation(view.n_rows)[:n_some])
     some = view.features(view.rows(some)).cpu().numpy()
     # A power of two, by which division is exact.
     unit = np.exp2(np.floor(np.log2(max(np.abs(some).max(), np.finfo(np.float32).tiny))))
-    # Rows that are all equal have no shares of variance, which are not asked for.
-    with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
-        pca = PCA(min(N_PRINCIPAL, *some.shape), random_state=0).fit(some / unit)
+    pca = fitted_pca(some / unit, N_PRINCIPAL)
+    with config_context(array_api_dispatch=False):
         parts = _chunks(view, view.features)
         return np.concatenate([pca.transform(part.cpu().numpy() / unit) for part in parts])

@@ -197,7 +197,8 @@ class Loop:
             self.regularizers = (*self.regularizers, penalty)
         rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
-        self.weight_decay = self.decoder_weight_decay()
+        # Of the decoder's last layer W: the factor of |W|^2 / 2 in the loss.
+        self.weight_decay = schedule.alpha / len(rows)
         self.buffers = user_buffers(model)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
@@ -211,11 +212,6 @@ class Loop:
         for _, _, regularizer in self.regularizers:
             if hasattr(regularizer, "attach"):
                 regularizer.attach(self.view())
-
-    def decoder_weight_decay(self):
-        """Return alpha / n, the factor of |W|^2 / 2 in the loss; W is the decoder's last layer."""
-        is_own = hasattr(self.model.decoder, "output")  # and not a user's
-        return self.schedule.alpha / len(self.rows) if is_own else 0.0
 
     def view(self):
         """Return what regularisers are shown."""
@@ -308,8 +304,8 @@ class Loop:
             loss = loss + weight * penalty
         figures["loss"] = loss.detach()
         if self.weight_decay > 0.0:
-            squares = self.model.decoder.output.weight.detach().square().sum()
-            figures["weight_penalty"] = 0.5 * self.weight_decay * squares
+            norm = self.model.decoder.output.weight.detach().norm()
+            figures["weight_penalty"] = 0.5 * self.weight_decay * norm.square()
             figures["loss"] = figures["loss"] + figures["weight_penalty"]
         self.update(loss, figures)
         return figures
