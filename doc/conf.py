@@ -47,6 +47,9 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"skddvi {version}"
 html_static_path = ["_static"]
+html_css_files = ["wide_tables.css"]
+# Pages without pages below them, whose navigation would be an empty column.
+html_sidebars = {"*": []}
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_end": ["theme-switcher"],
