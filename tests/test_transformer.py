@@ -497,12 +497,16 @@ def test_auto_sleep():
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
 def test_bfloat16_trains_on_counts(likelihood):
     counts = np.random.default_rng(0).poisson(300.0, size=(60, 4))
-    fits = [
-        small(likelihood=likelihood, precision=precision).fit(counts)
-        for precision in ("bfloat16", "float32")
-    ]
-    rough, exact = (model.history_["reconstruction"][-1] for model in fits)
-    assert rough == pytest.approx(exact, abs=0.2)
+
+    def reconstruction(precision):
+        # Of five fits: rounding sends each of them another way.
+        fits = [
+            small(likelihood=likelihood, precision=precision, random_state=seed).fit(counts)
+            for seed in range(5)
+        ]
+        return np.mean([model.history_["reconstruction"][-1] for model in fits])
+
+    assert reconstruction("bfloat16") == pytest.approx(reconstruction("float32"), abs=0.2)
 
 
 def test_bfloat16_trains():

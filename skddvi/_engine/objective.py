@@ -41,6 +41,7 @@ class BoundTerms:
         """log w of equation (7), (..., n); its mean over draws is the bound (4)."""
         return self.reconstruction + self.regularisation
 
+    @torch.no_grad()
     def means(self):
         """Return the mean over draws and rows of every term, as scalars by name.
 
@@ -52,7 +53,7 @@ class BoundTerms:
             means["elbo"] = self.log_weight
             if self.z.ndim > 2:
                 means["importance_weighted_bound"] = importance_weighted_bound(self.log_weight)
-        return {name: term.detach().mean() for name, term in means.items()}
+        return {name: term.mean() for name, term in means.items()}
 
 
 def bound_terms(model, x, condition, noise, part=None):
@@ -83,6 +84,7 @@ def importance_weighted_bound(log_weight):
     return torch.logsumexp(log_weight, dim=0) - math.log(log_weight.shape[0])
 
 
+@torch.no_grad()
 def kl_per_dimension(model, terms):
     """Return the divergence of the posterior from a reference in each latent dimension, (d,).
 
@@ -93,7 +95,7 @@ def kl_per_dimension(model, terms):
     standardised = (terms.z - posterior.loc) / posterior.scale
     log_reference = -0.5 * (standardised.square() + math.log(2.0 * math.pi)) - posterior.scale.log()
     divergence = -(sum(terms.posterior.values()) + log_reference)
-    return divergence.detach().flatten(0, -2).mean(0)
+    return divergence.flatten(0, -2).mean(0)
 
 
 def dream(model, n_rows, generator):

@@ -34,8 +34,11 @@ class Adam:
         norm : scalar tensor
             Norm of the gradient before clipping. Where it is not finite nothing is updated.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
         if torch.isfinite(norm):
+            if norm > MAX_GRADIENT_NORM:
+                torch._foreach_mul_(grads, MAX_GRADIENT_NORM / norm)
             start = 0
             for params, pace in self.groups:
                 own = slice(start, start + len(params))

@@ -12,9 +12,11 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..priors import NormalPrior
 from .networks import Denoiser, linear, multilayer_perceptron
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -49,27 +51,28 @@ def gaussian_log_density(standardised, log_scale):
 
 
 class Step(NamedTuple):
-    """What the chain needs at a step t: numbers, or tensors that broadcast against latents.
+    """What the chain needs at a step t, tensors that broadcast against latents.
 
-    ``mean_y``, ``mean_z``, ``std`` and ``alpha`` are A_t, B_t, C_t and alpha_t, ``input_scale``
-    makes y_t of unit variance over the prior, ``gain`` is g_t, ``variance`` is v_t, ``whitening``
-    makes the residual y_t - alpha_t m of unit variance, ``output_scale``, ``first`` and
-    ``second`` are the denoiser's. ``spread`` is a learned factor of the step's spread, in a chain
-    that has one.
+    ``mean_y``, ``mean_z``, ``std``, ``alpha`` and ``sigma`` are A_t, B_t, C_t, alpha_t and
+    sigma_t, ``input_scale`` makes y_t of unit variance over the prior, ``output_scale`` is the
+    denoiser's. Of the rows are the others: ``gain`` is g_t, ``variance`` is v_t, ``whitening``
+    makes the residual y_t - alpha_t m of unit variance, ``first`` and ``second`` are the
+    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
     """
 
-    mean_y: object
-    mean_z: object
-    std: object
-    alpha: object
-    input_scale: object
+    mean_y: torch.Tensor
+    mean_z: torch.Tensor
+    std: torch.Tensor
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+    input_scale: torch.Tensor
+    output_scale: torch.Tensor
     gain: torch.Tensor
     variance: torch.Tensor
     whitening: torch.Tensor
-    output_scale: object
     first: torch.Tensor
     second: torch.Tensor
-    spread: object = 1.0
+    spread: torch.Tensor = None
 
 
 class Posterior(nn.Module):
@@ -145,7 +148,7 @@ class Posterior(nn.Module):
         return (z - self.loc) / self.scale
 
     def _unstandardise(self, u):
-        return self.loc + self.scale * u
+        return torch.addcmul(self.loc, self.scale, u)
 
 
 class GaussianPosterior(Posterior):
@@ -227,11 +230,17 @@ class DiffusionPosterior(Posterior):
         )
         # The model's own, so not a module of this one as well.
         object.__setattr__(self, "prior", prior)
-        # A prior that is learned gets its gradients whole, also while its parameters are frozen.
-        self.damps = next(prior.parameters(), None) is None
-        # Plain numbers: exact in any precision, and cheaper in the chain than tensors of one.
+        # A prior that is learned gets its gradients whole, also while its parameters are frozen;
+        # those of a normal prior are never cut.
+        self.damps = next(prior.parameters(), None) is None and not isinstance(prior, NormalPrior)
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
-        self.mean_y, self.mean_z, self.std = ([float(c) for c in each] for each in transitions)
+        mean_y, mean_z, std = transitions
+        total = np.hypot(alpha, sigma)
+        # No buffer, which a model in float32 would round: rows of all the steps' numbers in the
+        # order of :class:`Step`.
+        self.coefficients = torch.from_numpy(
+            np.stack([mean_y, mean_z, std, alpha, sigma, 1.0 / total, sigma / total])
+        )
         self.n_steps = len(self.alpha) - 1
         self.noise_size = d * (self.n_steps + 1)
         self.denoiser = Denoiser(d, self.n_steps, denoiser_width, generator)
@@ -282,79 +291,44 @@ class DiffusionPosterior(Posterior):
         Those of equation (3), in standardised units; ``step`` is a :class:`Step`.
         """
         _, _, mean, _, _, _, *part = condition
-        residual = y - step.alpha * mean
-        start, left = self._denoise(mean + residual * step.gain, step.variance, *part)
+        residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
+        evidence = torch.addcmul(mean, residual, step.gain)
+        start, left = self._denoise(evidence, step.variance, *part)
         correction = self.denoiser(
             y * step.input_scale, residual * step.whitening, step.first, step.second
         )
-        std = (step.std**2 + step.mean_z**2 * left).sqrt()
+        std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
         return start + correction * step.output_scale, std
 
     def _chain(self, condition):
         """Return each of the steps 1..T by its number, computed in one go."""
         steps = torch.arange(1, self.n_steps + 1, device=condition[3].device)
-        *parts, second = self._step_parts(steps[:, None, None], steps, condition)
+        *parts, second, spread = self._at_steps(steps[:, None], condition)
         # Unbound in one go: gradients of slices taken one by one are added up in full size.
         parts = [part.unbind() for part in parts]
+        spread = [None] * self.n_steps if spread is None else spread.unbind()
         return {
-            t: Step(
-                self.mean_y[t],
-                self.mean_z[t],
-                self.std[t],
-                self.alpha[t],
-                1.0 / math.hypot(self.alpha[t], self.sigma[t]),
-                *(part[t - 1] for part in parts[:3]),
-                self.sigma[t] / math.hypot(self.alpha[t], self.sigma[t]),
-                parts[3][t - 1],
-                second,
-            )
+            t: Step(*(part[t - 1] for part in parts), second, spread[t - 1])
             for t in range(1, self.n_steps + 1)
         }
 
     def _at_steps(self, steps, condition):
-        """Return one step a row, ``steps`` of shape (n,)."""
-        index, like = steps[:, None], condition[3]
-        totals = [math.hypot(a, s) for a, s in zip(self.alpha, self.sigma, strict=True)]
-        mean_y, mean_z, std, alpha, sigma, total = (
-            self._table(values, index, like)
-            for values in (self.mean_y, self.mean_z, self.std, self.alpha, self.sigma, totals)
-        )
-        gain, variance, whitening, first, second = self._step_parts(index, steps, condition)
-        return Step(
-            mean_y,
-            mean_z,
-            std,
-            alpha,
-            1.0 / total,
-            gain,
-            variance,
-            whitening,
-            sigma / total,
-            first,
-            second,
-        )
-
-    def _step_parts(self, index, steps, condition):
-        """Return gain, variance, whitening, first and second; ``index`` has latents' rank."""
+        """Return the steps of rows, ``steps`` of shape (..., n), or (..., 1) for all of them."""
         variance, context = condition[3], condition[5]
-        alpha, sigma = (self._table(values, index, variance) for values in (self.alpha, self.sigma))
+        numbers = self.coefficients.to(variance)[:, steps].unsqueeze(-1).unbind()
+        alpha, sigma = numbers[3:5]
         # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
-        total = sigma.square() + alpha.square() * variance
-        bias = self.denoiser.step_bias[steps]
-        if index.ndim == 3:
-            bias = bias.unsqueeze(1)
+        of_mean, noise = alpha * variance, sigma.square()
+        scale = torch.addcmul(noise, alpha, of_mean).reciprocal()
         first, second = context.split(self.denoiser.width, dim=-1)
-        return (
-            alpha * variance / total,
-            sigma.square() * variance / total,
-            total.rsqrt(),
-            first + bias,
-            second,
+        return Step(
+            *numbers,
+            gain=of_mean * scale,
+            variance=noise * variance * scale,
+            whitening=scale.sqrt(),
+            first=first + self.denoiser.step_bias[steps],
+            second=second,
         )
-
-    def _table(self, values, index, like):
-        """Return the coefficients at an index tensor, in its shape."""
-        return torch.tensor(values, dtype=like.dtype, device=like.device)[index]
 
     def draw(self, condition, noise):
         """Run the chain and return z with the terms of equation (4) along the drawn path."""
@@ -367,7 +341,8 @@ class DiffusionPosterior(Posterior):
             predicted, spread = self.predict(y, chain[t], condition)
             predictions.append(predicted)
             spreads.append(spread)
-            y = chain[t].mean_y * y + chain[t].mean_z * predicted + spread * noise[..., t - 1, :]
+            y = torch.addcmul(chain[t].mean_y * y, chain[t].mean_z, predicted)
+            y = torch.addcmul(y, spread, noise[..., t - 1, :])
         predicted, spread = self.predict(y, chain[1], condition)
         log_last_std = spread.log() + log_last
         u = predicted + log_last_std.exp() * last_noise
@@ -379,10 +354,9 @@ class DiffusionPosterior(Posterior):
         terms["terminal"] = log_r - gaussian_log_density(terminal_noise, log_terminal_std)
         if predictions:
             # With y_{t-1} = A_t y_t + B_t zhat + S_t eps, along the drawn path: z depends on eps.
-            steps = torch.arange(self.n_steps, 1, -1, device=u.device)[:, None]
             spread, predicted = torch.stack(spreads, dim=-2), torch.stack(predictions, dim=-2)
             eps = noise[..., 1 : self.n_steps, :].flip(-2)
-            std, mean_z = self._table(self.std, steps, u), self._table(self.mean_z, steps, u)
+            mean_z, std = self.coefficients.to(u)[1:3, 2:].flip(-1).unsqueeze(-1)
             from_z = (mean_z * (predicted - u.unsqueeze(-2)) + spread * eps) / std
             log_ratios = gaussian_log_density(from_z, std.log())
             log_ratios = log_ratios - gaussian_log_density(eps, spread.log())
@@ -395,7 +369,8 @@ class DiffusionPosterior(Posterior):
         chain = self._chain(condition)
         y = condition[0]
         for t in range(self.n_steps, 1, -1):
-            y = chain[t].mean_y * y + chain[t].mean_z * self.predict(y, chain[t], condition)[0]
+            predicted, _ = self.predict(y, chain[t], condition)
+            y = torch.addcmul(chain[t].mean_y * y, chain[t].mean_z, predicted)
         return self._unstandardise(self.predict(y, chain[1], condition)[0])
 
     def path(self, condition, noise):
@@ -406,8 +381,8 @@ class DiffusionPosterior(Posterior):
         path = [terminal_mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
         for t in range(self.n_steps, 1, -1):
             predicted, spread = self.predict(path[-1], chain[t], condition)
-            y = chain[t].mean_y * path[-1] + chain[t].mean_z * predicted
-            path.append(y + spread * noise[..., t - 1, :])
+            y = torch.addcmul(chain[t].mean_y * path[-1], chain[t].mean_z, predicted)
+            path.append(torch.addcmul(y, spread, noise[..., t - 1, :]))
         predicted, spread = self.predict(path[-1], chain[1], condition)
         path.append(predicted + (spread.log() + log_last).exp() * noise[..., 0, :])
         return self._unstandardise(torch.stack(path))
@@ -420,14 +395,17 @@ class DiffusionPosterior(Posterior):
         loss = -gaussian_log_density(
             (terminal - terminal_mean) * (-log_terminal_std).exp(), log_terminal_std
         )
-        y = self.alpha[1] * u + self.sigma[1] * _normal_like(u, generator)
-        ones = torch.ones(len(u), dtype=torch.int64, device=u.device)
-        predicted, spread = self.predict(y, self._at_steps(ones, condition), condition)
-        log_last_std = spread.log() + log_last
-        last = (u - predicted) * (-log_last_std).exp()
+        steps = torch.ones((1, len(u)), dtype=torch.int64, device=u.device)
+        if self.n_steps > 1:
+            steps = torch.cat([steps, self._random_steps(u, generator)[None]])
+        step, predicted, spread = self._predict_noised(u, steps, condition, generator)
+        log_last_std = spread[0].log() + log_last
+        last = (u - predicted[0]) * (-log_last_std).exp()
         loss = loss - gaussian_log_density(last, log_last_std)
         if self.n_steps > 1:
-            loss = loss + self._path_loss(condition, u, generator)
+            loss = loss + self._path_divergence(
+                u, step.mean_z[1], step.std[1], predicted[1], spread[1]
+            )
         return loss.sum(-1)
 
     def latent_sleep_loss(self, z, generator):
@@ -449,19 +427,29 @@ class DiffusionPosterior(Posterior):
         return torch.zeros_like(like), nowhere, torch.zeros_like(like), context
 
     def _path_loss(self, condition, u, generator):
-        """(T - 1) KL(r(y_{t-1} | y_t, z) || q(y_{t-1} | y_t, x)) at one uniform t >= 2 a row.
+        """Return :meth:`_path_divergence` (n, d) at one uniform step t >= 2 a row."""
+        steps = self._random_steps(u, generator)
+        step, predicted, spread = self._predict_noised(u, steps, condition, generator)
+        return self._path_divergence(u, step.mean_z, step.std, predicted, spread)
 
-        Of shape (n, d). Here the path comes from r given z, so the closed form holds.
+    def _random_steps(self, u, generator):
+        """Return a uniform step t >= 2 for each of the latents, (n,)."""
+        return torch.randint(2, self.n_steps + 1, u.shape[:1], generator=generator, device=u.device)
+
+    def _predict_noised(self, u, steps, condition, generator):
+        """Return the steps (..., n) of latents u, and what is predicted of u noised to them."""
+        step = self._at_steps(steps, condition)
+        noise = torch.randn(
+            (*steps.shape, u.shape[-1]), generator=generator, device=u.device, dtype=u.dtype
+        )
+        y = step.alpha * u + step.sigma * noise
+        return step, *self.predict(y, step, condition)
+
+    def _path_divergence(self, u, mean_z, std, predicted, spread):
+        """(T - 1) KL(r(y_{t-1} | y_t, z) || q(y_{t-1} | y_t, x)) at the steps of latents (n, d).
+
+        Here the path comes from r given z, so the closed form holds.
         """
-        steps = torch.randint(
-            2, self.n_steps + 1, u.shape[:1], generator=generator, device=u.device
-        )
-        alpha, sigma, std, mean_z = (
-            self._table(values, steps[:, None], u)
-            for values in (self.alpha, self.sigma, self.std, self.mean_z)
-        )
-        y = alpha * u + sigma * _normal_like(u, generator)
-        predicted, spread = self.predict(y, self._at_steps(steps, condition), condition)
         squares = (std.square() + (mean_z * (predicted - u)).square()) / spread.square()
         divergence = 0.5 * (squares - 1.0) + (spread / std).log()
         return (self.n_steps - 1) * divergence

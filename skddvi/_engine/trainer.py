@@ -483,9 +483,9 @@ class Loop:
 
 
 def _check_finite(figures):
-    for name, value in figures.items():
-        if not torch.isfinite(value).all():
-            raise _NotFiniteError(name)
+    # All at once: most of the time there is nothing to name.
+    if not torch.cat([value.flatten() for value in figures.values()]).isfinite().all():
+        raise _NotFiniteError(next(n for n, v in figures.items() if not v.isfinite().all()))
 
 
 def _plain(value):

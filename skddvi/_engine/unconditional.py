@@ -39,12 +39,6 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
         predicted, std = super().predict(y, step, condition)
         return predicted, std * step.spread
 
-    def _chain(self, condition):
-        chain, spread = super()._chain(condition), self._spread()
-        return {t: step._replace(spread=spread[t]) for t, step in chain.items()}
-
     def _at_steps(self, steps, condition):
-        return super()._at_steps(steps, condition)._replace(spread=self._spread()[steps])
-
-    def _spread(self):
-        return self.log_spread.clamp(-8.0, 4.0).exp()
+        spread = self.log_spread.clamp(-8.0, 4.0).exp()
+        return super()._at_steps(steps, condition)._replace(spread=spread[steps])
