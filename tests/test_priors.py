@@ -431,6 +431,33 @@ def test_denoising_heeds_the_weights_of_the_parts():
         assert torch.allclose(value, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "prior",
+    [
+        PinwheelPrior(),
+        PinwheelPrior(n_arms=2, radial_std=0.4, twist=5.0, noise=0.01),
+        SwissRollPrior(n_parts=1),
+        SwissRollPrior(n_parts=3, noise=0.01),
+        SquarePrior(n_parts=1),
+        SquarePrior(noise=0.001),
+    ],
+    ids=repr,
+)
+def test_a_curve_needs_fewer_nodes_for_denoising_than_for_its_density(prior):
+    nodes, log_weights = prior._masters["nodes"], prior._masters["log_weights"]
+    assert len(prior._masters["moments"]) < 0.7 * log_weights.numel()
+    every = _kernel.KernelPrior(2, prior.part_weights)
+    scale = prior._masters["scale"]
+    every._set_nodes(nodes * scale, log_weights, scale)
+    z = prior.sample(2000, seeded()).double()
+    for size in (1e-3, 0.1, 1.0, 10.0):
+        variance = torch.full_like(z, size * prior.noise**2)
+        y = z + variance.sqrt() * torch.randn(z.shape, generator=seeded(), dtype=torch.float64)
+        (mean, left), (expected_mean, expected) = (p.denoise(y, variance) for p in (prior, every))
+        assert (abs(mean - expected_mean) / expected.sqrt()).max() < 2e-4
+        assert abs(left / expected - 1.0).max() < 2e-4
+
+
 def test_denoising_does_not_mind_how_far_the_samples_lie():
     """In float32 the squares of large nodes would drown what tells one from another."""
     samples = np.random.default_rng(0).normal(size=(50, 2))

@@ -19,21 +19,24 @@ class KernelPrior(Prior):
     """Prior whose parts are weighted sums of Gaussians of one common scale.
 
     The masters ``nodes`` (n_parts, m, d), ``log_weights`` (n_parts, m) and ``scale`` (d,) are
-    set by the subclass; log_weights sums to one within a part.
+    set by the subclass; log_weights sums to one within a part. Others may be given for
+    :meth:`denoise`, whose cost is that of as many nodes.
     """
 
-    def _set_nodes(self, nodes, log_weights, scale):
+    def _set_nodes(self, nodes, log_weights, scale, denoising=None):
         scale = scale.expand(self.n_components).clone()
         self._masters["scale"] = scale
         self._masters["nodes"] = nodes / scale
         self._masters["log_weights"] = log_weights
         # For the posterior given a noised point. Counted from their middle, the nodes are small
         # numbers, so that their squares keep their digits in float32.
+        nodes, log_weights = denoising or (nodes, log_weights)
         every = nodes.flatten(0, 1) / scale
         middle = every.mean(0)
         self._masters["middle"] = middle
         self._masters["moments"] = torch.cat([every - middle, (every - middle).square()], dim=-1)
         log_part_weights = self._masters["log_part_weights"][:, None]
+        self._masters["moment_log_weights"] = log_weights
         self._masters["node_log_weights"] = (log_weights + log_part_weights).flatten()
         self._log_norm = float(scale.log().sum()) + 0.5 * self.n_components * LOG_2PI
 
@@ -50,6 +53,8 @@ class KernelPrior(Prior):
         flat = y.reshape(-1, self.n_components)
         noise = variance.expand_as(y).reshape(-1, self.n_components)
         n_rows = max(1, _BLOCK_SIZE // len(self._masters["moments"]))
+        if part is None and len(flat) <= n_rows:
+            return tuple(moment.reshape(y.shape) for moment in self._denoise(flat, noise, None))
         parts = itertools.repeat(None)
         if part is not None:
             parts = part.expand(y.shape[:-1]).reshape(-1).split(n_rows)
@@ -64,12 +69,12 @@ class KernelPrior(Prior):
         log_weights = c["node_log_weights"]
         if part is not None:
             own = self._log_weights_of(part, y).unsqueeze(-1)
-            log_weights = (c["log_weights"] + own).flatten(-2)
+            log_weights = (c["moment_log_weights"] + own).flatten(-2)
         precision = 1.0 / (1.0 + noise)
         # Terms that are the same for all nodes drop out. Products of low precision would not do.
         with torch.autocast(y.device.type, enabled=False):
-            logits = torch.cat([y * precision, -0.5 * precision], dim=-1) @ c["moments"].T
-            share = (logits + log_weights).softmax(-1)
+            natural = torch.cat([y * precision, -0.5 * precision], dim=-1)
+            share = torch.addmm(log_weights, natural, c["moments"].T).softmax(-1)
             centre, square = (share @ c["moments"]).chunk(2, dim=-1)
         gain = precision * noise
         mean = y * precision + centre * gain
