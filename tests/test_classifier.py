@@ -155,6 +155,24 @@ def test_number_of_pairs_does_not_grow_with_the_classes(n_classes):
     assert torch.equal(pairs.rows[pairs.best], torch.arange(200))
 
 
+def test_a_class_of_no_probability_at_all_leaves_the_gradient_finite():
+    log_q = torch.tensor([[0.0, -200.0, -3.1]]).log_softmax(-1).requires_grad_()
+    assert log_q.exp()[0, 1] == 0.0
+    pairs = training_pairs(log_q, torch.tensor([-1]), 0.3, torch.Generator().manual_seed(0))
+    pairs.weights.sum().backward()
+    assert torch.isfinite(log_q.grad).all()
+
+
+def test_probabilities_of_classes_have_all_their_digits_in_mixed_precision(fitted):
+    model = fitted._engine.model
+    inputs = model.likelihood.encode(torch.from_numpy(make_rows()[0]).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        both = model.features(inputs).log_q, model.log_class_probabilities(inputs)
+    assert {log_q.dtype for log_q in both} == {torch.float32}
+    for log_q in both:
+        assert log_q.exp().sum(-1).detach().numpy() == pytest.approx(1.0, abs=1e-6)
+
+
 def test_a_labelled_row_has_one_pair_of_weight_one():
     _, log_q = random_log_q(5, 4)
     labels = torch.tensor([3, 0, UNLABELLED, 1, 2])

@@ -117,12 +117,17 @@ class ClassModel(LatentVariableModel):
     def features(self, inputs):
         """Return the :class:`RowFeatures` of encoded rows."""
         body = self.posterior.body(inputs)
-        log_q = torch.log_softmax(self.classifier(body), dim=-1)
+        log_q = self._log_class_probabilities(body)
         return RowFeatures(self.posterior.head(body), self.class_hidden(body), log_q)
 
     def log_class_probabilities(self, inputs):
         """Return log q(l|x) of encoded rows, (n, C)."""
-        return torch.log_softmax(self.classifier(self.posterior.body(inputs)), dim=-1)
+        return self._log_class_probabilities(self.posterior.body(inputs))
+
+    def _log_class_probabilities(self, body):
+        """Mixed precision ends here: small probabilities are divided by one another."""
+        logits = self.classifier(body)
+        return torch.log_softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, -1)
 
     def condition(self, features, rows, classes):
         """Return what the posterior q(z|x, l) keeps of pairs of row and class, each (m,)."""
@@ -157,7 +162,9 @@ def training_pairs(log_q, labels, tolerance, generator):
     best = torch.where(labelled, labels, q.argmax(-1))[:, None]
     if tolerance > 0.0:
         share = torch.rand(q.shape, generator=generator, device=q.device, dtype=q.dtype)
-        inclusion = (q.detach() / tolerance).clamp(max=1.0).scatter(1, best, 1.0)
+        # Above zero, for the sake of the gradient where the probability is none.
+        inclusion = (q.detach() / tolerance).clamp(torch.finfo(q.dtype).tiny, 1.0)
+        inclusion = inclusion.scatter(1, best, 1.0)
         kept = (share < inclusion) & ~labelled[:, None]
     else:
         inclusion = torch.ones_like(q)
