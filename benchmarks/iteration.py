@@ -83,7 +83,7 @@ def floor_times(X, n_steps, batch_size, seed):
                 products.pop()
             if network is parts.decoder:  # dreams are decoded without gradient
                 products.append((n_rows, n_in, n_out))
-    dtype = torch.bfloat16 if model._uses_bfloat16(X.shape[1]) else torch.float32
+    dtype = torch.bfloat16 if model._uses_bfloat16(*X.shape) else torch.float32
     pairs = [(torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)) for m, k, n in products]
     times = [time.perf_counter()]
     for _ in range(n_steps):

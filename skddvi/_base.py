@@ -45,9 +45,9 @@ AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
 # With n_input_components="auto": so many, where there are fewer rows to a feature than that.
 AUTO_INPUT_COMPONENTS, AUTO_ROWS_PER_FEATURE = 50, 5
-# With precision="auto": mixed precision from that many features on. With fewer, matrix products are
-# not where the time goes.
-AUTO_BFLOAT16_FEATURES = 128
+# With precision="auto": mixed precision from that many features or units of a hidden layer on. With
+# fewer, matrix products are not where the time goes.
+AUTO_BFLOAT16_FEATURES, AUTO_BFLOAT16_UNITS = 128, 512
 # Draws that the bound of a row is averaged over where one importance sample was asked for.
 N_SCORE_DRAWS = 32
 
@@ -413,13 +413,15 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            bfloat16=self._uses_bfloat16(X.shape[1]),
+            bfloat16=self._uses_bfloat16(*X.shape),
         )
 
-    def _uses_bfloat16(self, n_features):
+    def _uses_bfloat16(self, n_rows, n_features):
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        return n_features >= AUTO_BFLOAT16_FEATURES and has_fast_bfloat16(self.device)
+        widest = max(_hidden_layer_sizes(self.hidden_layer_sizes, n_rows), default=0)
+        pays = n_features >= AUTO_BFLOAT16_FEATURES or widest >= AUTO_BFLOAT16_UNITS
+        return pays and has_fast_bfloat16(self.device)
 
     def _on_epoch(self, show, schedule, stage=""):
         """Return what tells of an epoch of one training; None at ``verbose=0``."""

@@ -524,7 +524,13 @@ def test_auto_precision_is_mixed_where_it_pays(fast, monkeypatch):
     expected = small(precision="bfloat16" if fast else "float32").fit(wide)
     assert_same_model(expected, small(precision="auto").fit(wide))
     few = wide[:, :127]
-    assert_same_model(small(precision="float32").fit(few), small(precision="auto").fit(few))
+    for units in (511, 512):
+        precision = "bfloat16" if fast and units == 512 else "float32"
+        fits = [
+            small(precision=each, hidden_layer_sizes=(4, units), max_iter=2).fit(few)
+            for each in (precision, "auto")
+        ]
+        assert_same_model(*fits)
 
 
 def test_works_with_another_default_dtype_of_torch(fitted):
