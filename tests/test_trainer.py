@@ -12,7 +12,7 @@ import torch
 
 from skddvi import DDVAETransformer
 from skddvi._engine import optimizer as optimizer_module
-from skddvi._engine import trainer
+from skddvi._engine import threads, trainer
 from skddvi._engine.optimizer import MAX_GRADIENT_NORM, Adam
 from skddvi._engine.trainer import TrainingDiverged
 from skddvi.regularizers import NeighborhoodPreservation
@@ -722,3 +722,33 @@ def test_recovery_in_the_first_epoch_is_told(monkeypatch):
     monkeypatch.setattr(trainer.Loop, "update", fail_once)
     with pytest.warns(RuntimeWarning, match=r"'reconstruction'.*epoch 1.*starts again"):
         make_model(max_iter=2).fit(make_rows())
+
+
+# --------------------------------------------------------------------------- threads
+
+
+def test_a_small_step_takes_one_thread_and_the_limit_ends_with_the_training(monkeypatch):
+    seen = []
+
+    def look(z, rows):
+        seen.append(torch.get_num_threads())
+        return z.sum() * 0.0
+
+    def fail(z, rows):
+        raise ZeroDivisionError
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        make_model(regularizer=look, max_iter=1).fit(make_rows())
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            make_model(regularizer=fail, max_iter=1).fit(make_rows())
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(threads, "WORK_OF_A_THREAD", 1)
+        seen.clear()
+        make_model(regularizer=look, max_iter=1).fit(make_rows())
+        assert set(seen) == {2}
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from .._warn import warn
 from .adversarial import Adversary
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
+from .threads import limited_threads
 from .user_networks import UserNetwork, global_random_numbers, user_buffers
 
 # Rows held at once where no gradient is taken.
@@ -105,7 +106,8 @@ def train(
     if checkpoint is not None:
         checkpoint.resume(loop)
     try:
-        complete = loop.run(on_epoch, checkpoint)
+        with limited_threads(model, min(schedule.batch_size, len(rows))):
+            complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
         complete = False
         # A warm start that was interrupted at once goes back to the model that it started from.

@@ -1,0 +1,24 @@
+"""How many threads a training step is worth."""
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+# Multiplications of a pass through all layers that are worth a thread. Threads that wait for one
+# another between small products gain nothing, and where other processes run they wait for long.
+WORK_OF_A_THREAD = 100_000_000
+
+
+def limited_threads(model, batch_size):
+    """Return a context in which a step uses no more threads than it is worth.
+
+    The limit holds for the calling thread alone, and ends with the context.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    batch_size : int
+    """
+    work = batch_size * sum(parameter.numel() for parameter in model.parameters())
+    # Asked for first: a thread in which torch was never used would forget the limit.
+    n_threads = min(torch.get_num_threads(), max(1, work // WORK_OF_A_THREAD))
+    return ThreadpoolController().select(user_api="openmp").limit(limits=n_threads)
