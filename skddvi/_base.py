@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -315,7 +316,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         """Train an engine as the schedule says and return the history."""
         training = task.checkpoint and task.checkpoint.training()
         history = training.history if training else {}
-        schedule = dataclasses.replace(schedule, alpha=self._strength(engine, task.X))
+        schedule = dataclasses.replace(
+            schedule,
+            alpha=self._strength(engine, task.X),
+            bfloat16=self._uses_bfloat16(engine.model, task.X.shape[1]),
+        )
         return engine.fit(
             task.X,
             schedule,
@@ -413,15 +418,18 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            bfloat16=self._uses_bfloat16(*X.shape),
         )
 
-    def _uses_bfloat16(self, n_rows, n_features):
+    def _uses_bfloat16(self, model, n_features):
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        widest = max(_hidden_layer_sizes(self.hidden_layer_sizes, n_rows), default=0)
-        pays = n_features >= AUTO_BFLOAT16_FEATURES or widest >= AUTO_BFLOAT16_UNITS
-        return pays and has_fast_bfloat16(self.device)
+        wide = any(
+            layer.out_features >= AUTO_BFLOAT16_UNITS
+            for network in (model.posterior.body, model.decoder)
+            for layer in network.modules()
+            if isinstance(layer, torch.nn.Linear)
+        )
+        return (wide or n_features >= AUTO_BFLOAT16_FEATURES) and has_fast_bfloat16(self.device)
 
     def _on_epoch(self, show, schedule, stage=""):
         """Return what tells of an epoch of one training; None at ``verbose=0``."""

@@ -190,9 +190,9 @@ class DDVAEClassifier(
         file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
-        "bfloat16" from 128 features on, or with a hidden layer of 512 units or more, where the
-        device has instructions for it, else "float32". What is asked of the fitted model is
-        computed in the dtype of the rows.
+        "bfloat16" from 128 features on, or with a hidden layer of 512 units or more, as it is by
+        default with more than 1,000 rows, where the device has instructions for it, else
+        "float32". What is asked of the fitted model is computed in the dtype of the rows.
     device : str, default="cpu"
         "cpu", "cuda" or "cuda:1", or "auto" for the first GPU or else the CPU. A pickle holds CPU
         tensors, whatever the device was.

@@ -155,11 +155,13 @@ def test_number_of_pairs_does_not_grow_with_the_classes(n_classes):
     assert torch.equal(pairs.rows[pairs.best], torch.arange(200))
 
 
-def test_a_class_of_no_probability_at_all_leaves_the_gradient_finite():
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_class_of_no_probability_at_all_leaves_the_gradient_finite(share, monkeypatch):
     log_q = torch.tensor([[0.0, -200.0, -3.1]]).log_softmax(-1).requires_grad_()
     assert log_q.exp()[0, 1] == 0.0
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, share))
     pairs = training_pairs(log_q, torch.tensor([-1]), 0.3, torch.Generator().manual_seed(0))
-    pairs.weights.sum().backward()
+    (1e4 * pairs.weights.sum()).backward()
     assert torch.isfinite(log_q.grad).all()
 
 

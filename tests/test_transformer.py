@@ -531,6 +531,13 @@ def test_auto_precision_is_mixed_where_it_pays(fast, monkeypatch):
             for each in (precision, "auto")
         ]
         assert_same_model(*fits)
+    # By the layers that there are, and not by those of a model made anew for so many rows.
+    rows = np.tile(few, (20, 1))
+    assert len(rows) > 1000
+    model = small(hidden_layer_sizes="auto", max_iter=1, warm_start=True).fit(few)
+    for X_again in (few, rows):
+        model.fit(X_again)
+        assert not model._uses_bfloat16(model._engine.model, 127)
 
 
 def test_works_with_another_default_dtype_of_torch(fitted):

@@ -72,7 +72,7 @@ class Step(NamedTuple):
     whitening: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
-    spread: torch.Tensor = None
+    spread: torch.Tensor | None = None
 
 
 class Posterior(nn.Module):
@@ -232,7 +232,7 @@ class DiffusionPosterior(Posterior):
         object.__setattr__(self, "prior", prior)
         # A prior that is learned gets its gradients whole, also while its parameters are frozen;
         # those of a normal prior are never cut.
-        self.damps = next(prior.parameters(), None) is None and not isinstance(prior, NormalPrior)
+        self.damps = next(prior.parameters(), None) is None and type(prior) is not NormalPrior
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         mean_y, mean_z, std = transitions
         total = np.hypot(alpha, sigma)

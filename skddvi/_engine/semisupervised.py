@@ -162,8 +162,9 @@ def training_pairs(log_q, labels, tolerance, generator):
     best = torch.where(labelled, labels, q.argmax(-1))[:, None]
     if tolerance > 0.0:
         share = torch.rand(q.shape, generator=generator, device=q.device, dtype=q.dtype)
-        # Above zero, for the sake of the gradient where the probability is none.
-        inclusion = (q.detach() / tolerance).clamp(torch.finfo(q.dtype).tiny, 1.0)
+        # No less than what the uniform numbers resolve; so the gradient is finite, too, where the
+        # probability is none.
+        inclusion = (q.detach() / tolerance).clamp(torch.finfo(q.dtype).eps / 2, 1.0)
         inclusion = inclusion.scatter(1, best, 1.0)
         kept = (share < inclusion) & ~labelled[:, None]
     else:
@@ -291,7 +292,7 @@ class ClassLoop(Loop):
         likely = {name: term[pairs.best] for name, term in terms.posterior.items()}
         likely = replace(terms, z=terms.z[pairs.best], posterior=likely)
         figures["kl_per_dimension"] = kl_per_dimension(model, likely)
-        figures["pairs"] = torch.tensor(len(pairs.rows) / len(x))
+        figures["pairs"] = torch.tensor(len(pairs.rows) / len(x), device=x.device)
         return loss, figures, likely.z
 
     def consistency(self, inputs, log_q):

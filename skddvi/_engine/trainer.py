@@ -485,8 +485,9 @@ class Loop:
 
 
 def _check_finite(figures):
-    # All at once: most of the time there is nothing to name.
-    if not torch.cat([value.flatten() for value in figures.values()]).isfinite().all():
+    # All at once: most of the time there is nothing to name. A regulariser's may be elsewhere.
+    device = next(iter(figures.values())).device
+    if not torch.cat([value.flatten().to(device) for value in figures.values()]).isfinite().all():
         raise _NotFiniteError(next(n for n, v in figures.items() if not v.isfinite().all()))
 
 
