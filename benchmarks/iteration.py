@@ -67,13 +67,12 @@ def floor_times(X, n_steps, batch_size, seed):
         random_state=seed,
     ).fit(X[: 2 * batch_size])
     parts = model._engine.model
-    n_steps_of_chain = model.n_diffusion_steps
     products = []
     for network, n_rows in (
         (parts.posterior.body, 2 * batch_size),  # rows and dreams
         (parts.posterior.head, 2 * batch_size),
         (parts.decoder, batch_size),
-        *[(parts.posterior.denoiser, batch_size)] * n_steps_of_chain,
+        *[(parts.posterior.denoiser, batch_size)] * model.n_diffusion_steps,
         (parts.posterior.denoiser, 2 * batch_size),  # the sleep term's two steps of each dream
     ):
         for layer in (each for each in network.modules() if isinstance(each, torch.nn.Linear)):
@@ -84,7 +83,7 @@ def floor_times(X, n_steps, batch_size, seed):
                 products.pop()
             if network is parts.decoder:  # dreams are decoded without gradient
                 products.append((n_rows, n_in, n_out))
-    dtype = torch.bfloat16 if model._uses_bfloat16(parts, X.shape[1]) else torch.float32
+    dtype = torch.bfloat16 if model._uses_bfloat16(model._engine, X.shape[1]) else torch.float32
     pairs = [(torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)) for m, k, n in products]
     times = [time.perf_counter()]
     for _ in range(n_steps):

@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -319,7 +318,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         schedule = dataclasses.replace(
             schedule,
             alpha=self._strength(engine, task.X),
-            bfloat16=self._uses_bfloat16(engine.model, task.X.shape[1]),
+            bfloat16=self._uses_bfloat16(engine, task.X.shape[1]),
         )
         return engine.fit(
             task.X,
@@ -420,16 +419,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             tol=self.tol,
         )
 
-    def _uses_bfloat16(self, model, n_features):
+    def _uses_bfloat16(self, engine, n_features):
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        wide = any(
-            layer.out_features >= AUTO_BFLOAT16_UNITS
-            for network in (model.posterior.body, model.decoder)
-            for layer in network.modules()
-            if isinstance(layer, torch.nn.Linear)
-        )
-        return (wide or n_features >= AUTO_BFLOAT16_FEATURES) and has_fast_bfloat16(self.device)
+        wide = engine.n_units >= AUTO_BFLOAT16_UNITS or n_features >= AUTO_BFLOAT16_FEATURES
+        return wide and has_fast_bfloat16(self.device)
 
     def _on_epoch(self, show, schedule, stage=""):
         """Return what tells of an epoch of one training; None at ``verbose=0``."""

@@ -537,7 +537,7 @@ def test_auto_precision_is_mixed_where_it_pays(fast, monkeypatch):
     model = small(hidden_layer_sizes="auto", max_iter=1, warm_start=True).fit(few)
     for X_again in (few, rows):
         model.fit(X_again)
-        assert not model._uses_bfloat16(model._engine.model, 127)
+        assert not model._uses_bfloat16(model._engine, 127)
 
 
 def test_works_with_another_default_dtype_of_torch(fitted):

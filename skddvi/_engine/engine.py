@@ -149,6 +149,13 @@ class Engine:
         output = getattr(self.model.decoder, "output", None)
         return None if output is None else output.in_features
 
+    @property
+    def n_units(self):
+        """Units of the widest linear layer of encoder and decoder, 0 where there is none."""
+        networks = self.model.posterior.body, self.model.decoder
+        layers = (layer for network in networks for layer in network.modules())
+        return max((x.out_features for x in layers if isinstance(x, torch.nn.Linear)), default=0)
+
     def fit(self, X, schedule, *, X_val=None, on_epoch=None, make_loop=None, checkpoint=None):
         """Train on the rows of X and return the history, a dict of lists; see :func:`train`."""
         validation_rows = None if X_val is None else Rows(X_val, self.device)
