@@ -111,7 +111,7 @@ for rows in (counts[:4_000], counts):
 #   are scaled by stay those of the first, and the learning rate goes through its rise and fall
 #   again.
 # - An array in memory of integers, booleans or float16 is converted to float64 as a whole, eight
-#   bytes a value; a file is converted a block at a time. An array in Fortran order is copied, too.
+#   bytes a value, and one in Fortran order is copied; a mapped file is read a block at a time.
 # - A pandas or polars table is copied into one array.
 # - :class:`~skddvi.DDVAEClusterer` takes no sparse matrix. While it fits it holds the latents of
 #   all training rows, and the graph of their neighbours.

@@ -1,10 +1,16 @@
 """Rows that stay in a store: h5py, Zarr, Dask and files of integers."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+import skddvi
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._engine import stored
 from skddvi._engine.engine import CHUNK_ROWS
@@ -135,6 +141,62 @@ def test_what_is_not():
 
 def test_a_float_file_is_mapped_as_before(tmp_path):
     assert not is_stored(in_a_mapped_file(X, tmp_path))
+
+
+def test_a_file_in_fortran_order_is_read_by_blocks(small_blocks, tmp_path):
+    mapped = in_a_mapped_file(np.asfortranarray(X), tmp_path)
+    assert is_stored(mapped)
+    model = DDVAETransformer(random_state=0, batch_size=64, **SMALL).fit(mapped)
+    np.testing.assert_allclose(model.transform(mapped), model.transform(X), rtol=0, atol=1e-6)
+
+
+# What is private and writable is limited, not the pages of a file that is mapped for reading. The
+# first fit, of some rows, leaves loaded what every fit takes however few its rows are.
+UNDER_A_LIMIT = """
+import resource
+import sys
+import numpy as np
+from skddvi import DDVAETransformer
+
+X = np.load(sys.argv[1], mmap_mode="r")
+options = {"hidden_layer_sizes": 16, "n_diffusion_steps": 2, "denoiser_width": 8, "max_iter": 1}
+model = DDVAETransformer(batch_size=4096, random_state=0, **options)
+model.fit(np.array(X[:10_000])).transform(X[:10_000])
+with open("/proc/self/status") as file:
+    used = next(int(line.split()[1]) for line in file if line.startswith("VmData:"))
+limit = 1024 * used + X.nbytes // 2
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+print(model.fit(X).transform(X).shape)
+try:
+    np.array(X)
+except MemoryError:
+    print("copy refused")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory cannot be limited so elsewhere")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_file_twice_the_memory_allowed_is_trained_on(dtype, tmp_path):
+    n_bytes, n_features = 2**27, 256
+    path = tmp_path / "rows.npy"
+    shape = n_bytes // (np.dtype(dtype).itemsize * n_features), n_features
+    file = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    rng = np.random.default_rng(0)
+    for start in range(0, len(file), 2**12):
+        file[start : start + 2**12] = rng.random((2**12, n_features), dtype=np.float32)
+    del file
+    root = str(Path(skddvi.__file__).parents[1])
+    python_path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_A_LIMIT, str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"({shape[0]}, 2)", "copy refused"]
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

@@ -17,10 +17,10 @@ def is_stored(X):
     """Return whether the rows of X lie in a store, and are not to be read all at once.
 
     These are array-likes that know of chunks, as those of h5py, Zarr and Dask, and files that numpy
-    maps into memory, if their values have to be converted.
+    maps into memory, if their values have to be converted, or put into C order.
     """
     if isinstance(X, np.memmap):
-        return X.dtype not in (np.float32, np.float64)
+        return X.dtype not in (np.float32, np.float64) or not X.flags.c_contiguous
     if isinstance(X, np.ndarray) or sparse.issparse(X) or torch.is_tensor(X):
         return False
     return all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
