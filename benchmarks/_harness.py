@@ -216,10 +216,9 @@ def peak_rss_mib():
     Linux counts ``ru_maxrss`` over fork and exec, so a child would start with its parent's peak;
     VmHWM starts anew.
     """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    peak = _status_mib("VmHWM")
+    if peak is not None:
+        return peak
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -231,6 +230,24 @@ def rss_mib():
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+    return None
+
+
+def data_mib():
+    """Private writable memory of this process now, in MiB; None where it cannot be read.
+
+    It is what Linux holds against RLIMIT_DATA: heap, anonymous mappings and stacks of threads,
+    touched or not, but no file that is mapped for reading.
+    """
+    return _status_mib("VmData")
+
+
+def _status_mib(name):
+    """Return a size that Linux tells of this process, in MiB; None elsewhere."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
     return None
 
 

@@ -275,6 +275,31 @@ def test_scale(monkeypatch, tmp_path):
         assert values["input_mib"] == pytest.approx(2000 * 50 * 4 / 2**20)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory cannot be limited so elsewhere")
+def test_scale_under_a_limit(monkeypatch, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "scale.json"
+    run_quick("scale.py", out, "--methods", "memmap 600000")
+    (cell,) = json.loads(out.read_text())["cells"].values()
+    values = cell["values"]
+    assert values["whole_read_failed"] == 1
+    assert values["allowed_mib"] == pytest.approx(values["input_mib"] / 2)
+    assert values["data_before_mib"] <= values["peak_data_mib"] <= values["allowed_mib"]
+
+
+def test_a_limit_of_memory_ends(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(KeyError), scale.data_limit(2**14):
+        assert resource.getrlimit(resource.RLIMIT_DATA) == (2**34, before[1])
+        raise KeyError
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
 def quick(monkeypatch, name, *options):
     """Run a benchmark in this process and return the values of its cells, by method."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
