@@ -13,6 +13,8 @@ from ._common import LOG_2PI, as_float64, as_matrix, brief, randn
 # On a CPU they fit in a core's cache, elsewhere launching many small blocks would cost more.
 _BLOCK_SIZE_CPU = 2**16
 _BLOCK_SIZE = 2**24
+# Of the logarithm of a weight that is this much below the largest.
+_NEGLIGIBLE = 50.0
 
 
 class KernelPrior(Prior):
@@ -70,15 +72,7 @@ class KernelPrior(Prior):
         if part is not None:
             own = self._log_weights_of(part, y).unsqueeze(-1)
             log_weights = (c["moment_log_weights"] + own).flatten(-2)
-        precision = 1.0 / (1.0 + noise)
-        # Terms that are the same for all nodes drop out. Products of low precision would not do.
-        with torch.autocast(y.device.type, enabled=False):
-            natural = torch.cat([y * precision, -0.5 * precision], dim=-1)
-            share = torch.addmm(log_weights, natural, c["moments"].T).softmax(-1)
-            centre, square = (share @ c["moments"]).chunk(2, dim=-1)
-        gain = precision * noise
-        mean = y * precision + centre * gain
-        left = gain + gain.square() * (square - centre.square()).clamp(min=0.0)
+        mean, left = _Moments.apply(y, noise, c["moments"], log_weights)
         return (mean + c["middle"]) * c["scale"], left * c["scale"].square()
 
 
@@ -129,6 +123,65 @@ class _LogKernelSum(torch.autograd.Function):
         """Return the gradient (n, d) in z."""
         (pull,) = ctx.saved_tensors
         return (grad[..., None] * pull).sum(1), None, None
+
+
+class _Moments(torch.autograd.Function):
+    """E[z | y] and Var[z | y] under a sum of Gaussians of unit scale, and their gradients.
+
+    With p = 1 / (1 + v) the shares of the nodes c_j are softmax_j(log w_j - p |y - c_j|^2 / 2), and
+    of the mean m and the variance V of the nodes come E[z | y] = p y + p v m and
+    Var[z | y] = p v + (p v)^2 V.
+    """
+
+    @staticmethod
+    def forward(ctx, y, v, moments, log_weights):
+        """Return mean and variance, (n, d) each.
+
+        Parameters
+        ----------
+        y, v : Tensor of shape (n, d)
+            Noised latents and the variance of their noise.
+        moments : Tensor of shape (n_nodes, 2 d)
+            The nodes and their squares.
+        log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
+        """
+        p = 1.0 / (1.0 + v)
+        # Products of low precision would not do.
+        with torch.autocast(y.device.type, enabled=False):
+            # Terms that are the same for all nodes drop out.
+            natural = torch.cat([y * p, -0.5 * p], dim=-1)
+            logits = torch.addmm(log_weights, natural, moments.T)
+            # Terms below e^-80 of the largest are lost in rounding, and an exp that underflows is
+            # slow.
+            logits = torch.maximum(logits, logits.amax(-1, keepdim=True) - _NEGLIGIBLE, out=logits)
+            share = logits.softmax(-1)
+            sums = share @ moments
+        centre, square = sums.chunk(2, dim=-1)
+        gain = p * v
+        excess = square - centre.square()
+        spread = excess.clamp(min=0.0)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(y, v, p, moments, share, sums, excess)
+        return torch.addcmul(y * p, centre, gain), torch.addcmul(gain, gain.square(), spread)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_mean, grad_left):
+        """Return the gradients (n, d) in y and v."""
+        y, v, p, moments, share, sums, excess = ctx.saved_tensors
+        centre, gain = sums.chunk(2, dim=-1)[0], p * v
+        of_spread = (grad_left * gain.square()).masked_fill(excess < 0.0, 0.0)
+        of_centre = torch.addcmul(grad_mean * gain, of_spread, centre, value=-2.0)
+        of_sums = torch.cat([of_centre, of_spread], dim=-1)
+        # Through the softmax: the mean over nodes is known without them.
+        of_share = (of_sums @ moments.T).sub_((of_sums * sums).sum(-1, keepdim=True))
+        of_scaled, of_precision = (of_share.mul_(share) @ moments).chunk(2, dim=-1)
+        of_scaled = of_scaled + grad_mean
+        slope = 2.0 * gain * excess.clamp(min=0.0)
+        of_gain = torch.addcmul(grad_mean * centre, grad_left, 1.0 + slope)
+        of_precision = torch.addcmul(of_gain * v - 0.5 * of_precision, of_scaled, y)
+        of_v = torch.addcmul(of_gain * p, p.square(), of_precision, value=-1.0)
+        return of_scaled * p, of_v, None, None
 
 
 class EmpiricalPrior(KernelPrior):
