@@ -36,18 +36,12 @@ class Step(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the gradient of a step asks for.
-
-    ``evidence`` and ``variance`` are leaves of the graph of ``moments``, which are the prior's;
-    ``std`` comes before the factor of the step's spread, ``tape`` is the denoiser's.
-    """
+    """What the gradient of a step asks for: the ``std`` is without the factor of the spread."""
 
     residual: torch.Tensor
-    evidence: torch.Tensor
-    variance: torch.Tensor
-    moments: tuple
     std: torch.Tensor
-    tape: list
+    prior_tape: list
+    denoiser_tape: list
 
 
 def walk(posterior, y, steps, condition, noises=()):
@@ -73,8 +67,8 @@ def walk(posterior, y, steps, condition, noises=()):
         return _walk(posterior, y, steps, condition, noises)
     inputs = [y, condition[2], steps[0].second]
     inputs += [getattr(step, name) for step in steps for name in STEP_INPUTS]
-    weights = posterior.denoiser.weights(), [p for p in posterior.prior.parameters()]
-    found = _Walk.apply(posterior, steps, condition, noises, *inputs, *weights[0], *weights[1])
+    inputs += [*posterior.denoiser.weights(), *posterior.prior.parameters()]
+    found = _Walk.apply(posterior, steps, condition, noises, *inputs)
     return found[: len(steps)], found[len(steps) :]
 
 
@@ -99,20 +93,17 @@ def _walk(posterior, y, steps, condition, noises, records=None):
 
 
 def _predict(posterior, y, step, condition, records):
-    mean, part = condition[2], condition[6:]
+    _, _, mean, _, _, _, *part = condition
     residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
-    evidence, variance = torch.addcmul(mean, residual, step.gain), step.variance
-    if records is not None:
-        evidence, variance = (x.detach().requires_grad_() for x in (evidence, variance))
-    with torch.set_grad_enabled(records is not None or torch.is_grad_enabled()):
-        moments = start, left = posterior._denoise(evidence, variance, *part)
-    tape = None if records is None else []
+    evidence = torch.addcmul(mean, residual, step.gain)
+    tapes = (None, None) if records is None else ([], [])
+    start, left = posterior._denoise(evidence, step.variance, *(part or [None]), tapes[0])
     correction = posterior.denoiser(
-        y * step.input_scale, residual * step.whitening, step.first, step.second, tape
+        y * step.input_scale, residual * step.whitening, step.first, step.second, tapes[1]
     )
     std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
     if records is not None:
-        records.append(Record(residual, evidence, variance, moments, std, tape))
+        records.append(Record(residual, std, *tapes))
     std = std if step.spread is None else std * step.spread
     return torch.addcmul(start, correction, step.output_scale), std
 
@@ -122,10 +113,7 @@ STEP_INPUTS = "gain", "variance", "whitening", "first", "spread"
 
 
 class _Walk(torch.autograd.Function):
-    """:func:`walk` and its gradient: backpropagation through time.
-
-    The prior's moments have small graphs of their own, since a prior may be of any kind.
-    """
+    """:func:`walk` and its gradient: backpropagation through time."""
 
     @staticmethod
     def forward(ctx, posterior, steps, condition, noises, *inputs):
@@ -163,13 +151,13 @@ class _Walk(torch.autograd.Function):
                 of_spread = of_std * record.std
                 of_std = of_std * step.spread
             of_left = of_std * (0.5 * step.mean_z.square()) / record.std
-            of_evidence, of_variance, *of_prior = _prior_gradient(
-                record, (of_predicted, of_left), learned
+            of_evidence, of_variance, *of_prior = posterior._denoise_backward(
+                of_predicted, of_left, record.prior_tape, learned
             )
             for total, part in zip(of_learned, of_prior, strict=True):
                 total.add_(part)
             of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
-                of_predicted * step.output_scale, record.tape, of_weights
+                of_predicted * step.output_scale, record.denoiser_tape, of_weights
             )
             of_scaled, of_whitened = of_inputs.split(d, dim=-1)
             of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
@@ -191,21 +179,6 @@ class _Walk(torch.autograd.Function):
         of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
         own = of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
         return None, None, None, None, *own
-
-
-def _prior_gradient(record, grads, parameters):
-    """Return the gradients of the evidence, its variance and the prior's parameters."""
-    inputs = record.evidence, record.variance, *parameters
-    pairs = zip(record.moments, grads, strict=True)
-    # A user's prior may know no gradient.
-    pairs = [(moment, _like(grad, moment)) for moment, grad in pairs if moment.requires_grad]
-    if not pairs:
-        return [torch.zeros_like(x) for x in inputs]
-    outputs, grads = zip(*pairs, strict=True)
-    # The graph is kept, since that of the chain may be asked for another gradient.
-    return torch.autograd.grad(
-        outputs, inputs, grads, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
 
 
 def _like(grad, tensor):

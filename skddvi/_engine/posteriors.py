@@ -248,17 +248,55 @@ class DiffusionPosterior(Posterior):
             *(() if part is None else (part,)),
         )
 
-    def _denoise(self, u, variance, part=None):
-        """Return mean and variance of standardised latents seen through noise, under the prior."""
-        moments = self.prior.denoise(self._unstandardise(u), variance * self.scale.square(), part)
-        if moments is None:  # as a normal prior of the same mean and variance
-            shrinkage = 1.0 / (1.0 + variance)
-            return u * shrinkage, (variance * shrinkage).expand_as(u)
-        mean, left = moments
-        mean, left = self._standardise(mean), left / self.scale.square()
-        if not self.damps:
-            return mean, left
-        return tuple(_damped(moment, variance / left) for moment in (mean, left))
+    def _denoise(self, u, variance, part=None, tape=None):
+        """Return mean and variance of standardised latents seen through noise, under the prior.
+
+        On a ``tape``, a list, is put what :meth:`_denoise_backward` asks for.
+        """
+        y, noise = self._unstandardise(u), variance * self.scale.square()
+        with torch.set_grad_enabled(tape is not None or torch.is_grad_enabled()):
+            if tape is not None:
+                y, noise = y.detach().requires_grad_(), noise.detach().requires_grad_()
+            moments = self.prior.denoise(y, noise, part)
+            if moments is None:  # as a normal prior of the same mean and variance
+                shrinkage = 1.0 / (1.0 + noise / self.scale.square())
+                moments = torch.addcmul(self.loc, y - self.loc, shrinkage), noise * shrinkage
+            mean, left = moments
+            left = left.expand_as(y)
+        if tape is not None:
+            tape += y, noise, mean, left
+        elif self.damps and torch.is_grad_enabled():
+            factor = self._damping(noise, left)
+            mean, left = _damped(mean, factor), _damped(left, factor)
+        return self._standardise(mean), left / self.scale.square()
+
+    def _damping(self, noise, left):
+        return (noise.detach() / left.detach()).clamp(max=1.0)
+
+    def _denoise_backward(self, of_mean, of_left, tape, parameters):
+        """Return the gradients of u, of the variance and of the prior's parameters.
+
+        They are those of :meth:`_denoise` given the gradients of its results. The prior's moments
+        have a graph of their own, since a prior may be of any kind.
+        """
+        y, noise, *moments = tape
+        square = self.scale.square()
+        grads = of_mean / self.scale, of_left / square
+        if self.damps:
+            factor = self._damping(noise, moments[1])
+            grads = [grad * factor for grad in grads]
+        # The moments of a user's prior may be constants.
+        pairs = zip(moments, grads, strict=True)
+        pairs = [(moment, grad) for moment, grad in pairs if moment.requires_grad]
+        inputs = y, noise, *parameters
+        if not pairs:
+            return [torch.zeros_like(x) for x in inputs]
+        # The graph is kept, since another gradient may be asked for.
+        outputs, grads = zip(*pairs, strict=True)
+        of_y, of_noise, *of_parameters = torch.autograd.grad(
+            outputs, inputs, grads, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return of_y * self.scale, of_noise * square, *of_parameters
 
     def predict(self, y, step, condition):
         """Return zhat(y_t, t, c(x)) and the std of the step back from y_t, each (..., n, d).
@@ -424,7 +462,7 @@ def _damped(tensor, factor):
     between two parts of another prior it is as steep as they are thin, and the product of the
     slopes along a chain drowns what the other rows of a batch have to say.
     """
-    return torch.lerp(tensor.detach(), tensor, factor.detach().clamp(max=1.0))
+    return torch.lerp(tensor.detach(), tensor, factor)
 
 
 def _init_log_variance(head, d, value=-3.0):
