@@ -146,10 +146,42 @@ class ContextNetwork(nn.Module):
         self.hidden = linear(width, width, generator, 2.0**0.5)
         self.output = linear(width, n_outputs, generator, 0.0)
 
-    def forward(self, inputs, first, second):
-        """Return (..., n, n_outputs) for (..., n, n_inputs) and the biases (n, width) of layers."""
-        h = nn.functional.silu(self.inputs(inputs) + first)
-        return self.output(nn.functional.silu(self.hidden(h) + second))
+    def forward(self, inputs, first, second, tape=None):
+        """Return (..., n, n_outputs) for (..., n, n_inputs) and the biases (n, width) of layers.
+
+        On a ``tape``, a list, is put what :meth:`backward` asks for.
+        """
+        a = self.inputs(inputs) + first
+        h = nn.functional.silu(a)
+        b = self.hidden(h) + second
+        k = nn.functional.silu(b)
+        if tape is not None:
+            tape += inputs, a, h, b, k
+        return self.output(k)
+
+    def weights(self):
+        """Return weights and biases of the layers, in the order of :meth:`backward`."""
+        return [p for layer in (self.inputs, self.hidden, self.output) for p in layer.parameters()]
+
+    def backward(self, grad, tape, grad_weights):
+        """Return the gradients of the arguments of :meth:`forward`, given that of its output.
+
+        Those of the weights are added to ``grad_weights``, tensors like :meth:`weights`.
+        """
+        inputs, a, h, b, k = tape
+        grad_k = _linear_backward(self.output, k, grad, grad_weights[4:])
+        grad_b = torch.ops.aten.silu_backward(grad_k, b)
+        grad_h = _linear_backward(self.hidden, h, grad_b, grad_weights[2:4])
+        grad_a = torch.ops.aten.silu_backward(grad_h, a)
+        return _linear_backward(self.inputs, inputs, grad_a, grad_weights[:2]), grad_a, grad_b
+
+
+def _linear_backward(layer, inputs, grad, grad_weights):
+    """Return the gradient of a linear layer's inputs; those of weight and bias are added up."""
+    rows = grad.flatten(0, -2)
+    grad_weights[0].addmm_(rows.T, inputs.flatten(0, -2))
+    grad_weights[1].add_(rows.sum(0))
+    return grad @ layer.weight
 
 
 class Denoiser(ContextNetwork):
@@ -173,7 +205,7 @@ class Denoiser(ContextNetwork):
         self.width = width
         self.step_bias = nn.Parameter(torch.zeros(n_steps + 1, width))
 
-    def forward(self, y, residual, first, second):
+    def forward(self, y, residual, first, second, tape=None):
         """Return the correction, (..., n, d).
 
         Parameters
@@ -184,8 +216,10 @@ class Denoiser(ContextNetwork):
             Their whitened distance from the mean of the row's evidence.
         first, second : (..., n, width) tensor
             Biases of the hidden layers: halves of the context, the first with ``step_bias`` added.
+        tape : list or None
+            See :meth:`ContextNetwork.forward`.
         """
-        return super().forward(torch.cat([y, residual], dim=-1), first, second)
+        return super().forward(torch.cat([y, residual], dim=-1), first, second, tape)
 
 
 class MaskedNetwork(nn.Module):

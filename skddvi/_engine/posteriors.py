@@ -10,13 +10,13 @@ deviation, so that one noise schedule serves a prior of any scale.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..priors import NormalPrior
+from .chain import Step, step_back, walk
 from .networks import Denoiser, linear, multilayer_perceptron
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -48,31 +48,6 @@ class Draw:
 def gaussian_log_density(standardised, log_scale):
     """Return log N of a value whose standardised form is given, elementwise, in nats."""
     return -0.5 * standardised.square() - log_scale - HALF_LOG_2PI
-
-
-class Step(NamedTuple):
-    """What the chain needs at a step t, tensors that broadcast against latents.
-
-    ``mean_y``, ``mean_z``, ``std``, ``alpha`` and ``sigma`` are A_t, B_t, C_t, alpha_t and
-    sigma_t, ``input_scale`` makes y_t of unit variance over the prior, ``output_scale`` is the
-    denoiser's. Of the rows are the others: ``gain`` is g_t, ``variance`` is v_t, ``whitening``
-    makes the residual y_t - alpha_t m of unit variance, ``first`` and ``second`` are the
-    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
-    """
-
-    mean_y: torch.Tensor
-    mean_z: torch.Tensor
-    std: torch.Tensor
-    alpha: torch.Tensor
-    sigma: torch.Tensor
-    input_scale: torch.Tensor
-    output_scale: torch.Tensor
-    gain: torch.Tensor
-    variance: torch.Tensor
-    whitening: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-    spread: torch.Tensor | None = None
 
 
 class Posterior(nn.Module):
@@ -273,44 +248,79 @@ class DiffusionPosterior(Posterior):
             *(() if part is None else (part,)),
         )
 
-    def _denoise(self, u, variance, part=None):
-        """Return mean and variance of standardised latents seen through noise, under the prior."""
-        moments = self.prior.denoise(self._unstandardise(u), variance * self.scale.square(), part)
-        if moments is None:  # as a normal prior of the same mean and variance
-            shrinkage = 1.0 / (1.0 + variance)
-            return u * shrinkage, variance * shrinkage
-        mean, left = moments
-        mean, left = self._standardise(mean), left / self.scale.square()
-        if not self.damps:
-            return mean, left
-        return tuple(_damped(moment, variance / left) for moment in (mean, left))
+    def _denoise(self, u, variance, part=None, tape=None):
+        """Return mean and variance of standardised latents seen through noise, under the prior.
+
+        On a ``tape``, a list, is put what :meth:`_denoise_backward` asks for.
+        """
+        y, noise = self._unstandardise(u), variance * self.scale.square()
+        with torch.set_grad_enabled(tape is not None or torch.is_grad_enabled()):
+            if tape is not None:
+                y, noise = y.detach().requires_grad_(), noise.detach().requires_grad_()
+            moments = self.prior.denoise(y, noise, part)
+            if moments is None:  # as a normal prior of the same mean and variance
+                shrinkage = 1.0 / (1.0 + noise / self.scale.square())
+                moments = torch.addcmul(self.loc, y - self.loc, shrinkage), noise * shrinkage
+            mean, left = moments
+            left = left.expand_as(y)
+        if tape is not None:
+            tape += y, noise, mean, left
+        elif self.damps and torch.is_grad_enabled():
+            factor = self._damping(noise, left)
+            mean, left = _damped(mean, factor), _damped(left, factor)
+        return self._standardise(mean), left / self.scale.square()
+
+    def _damping(self, noise, left):
+        return (noise.detach() / left.detach()).clamp(max=1.0)
+
+    def _denoise_backward(self, of_mean, of_left, tape, parameters):
+        """Return the gradients of u, of the variance and of the prior's parameters.
+
+        They are those of :meth:`_denoise` given the gradients of its results. The prior's moments
+        have a graph of their own, since a prior may be of any kind.
+        """
+        y, noise, *moments = tape
+        square = self.scale.square()
+        grads = of_mean / self.scale, of_left / square
+        if self.damps:
+            factor = self._damping(noise, moments[1])
+            grads = [grad * factor for grad in grads]
+        # The moments of a user's prior may be constants.
+        pairs = zip(moments, grads, strict=True)
+        pairs = [(moment, grad) for moment, grad in pairs if moment.requires_grad]
+        inputs = y, noise, *parameters
+        if not pairs:
+            return [torch.zeros_like(x) for x in inputs]
+        # The graph is kept, since another gradient may be asked for.
+        outputs, grads = zip(*pairs, strict=True)
+        of_y, of_noise, *of_parameters = torch.autograd.grad(
+            outputs, inputs, grads, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return of_y * self.scale, of_noise * square, *of_parameters
 
     def predict(self, y, step, condition):
         """Return zhat(y_t, t, c(x)) and the std of the step back from y_t, each (..., n, d).
 
         Those of equation (3), in standardised units; ``step`` is a :class:`Step`.
         """
-        _, _, mean, _, _, _, *part = condition
-        residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
-        evidence = torch.addcmul(mean, residual, step.gain)
-        start, left = self._denoise(evidence, step.variance, *part)
-        correction = self.denoiser(
-            y * step.input_scale, residual * step.whitening, step.first, step.second
-        )
-        std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
-        return start + correction * step.output_scale, std
+        (predicted,), (std,) = walk(self, y, [step], condition)
+        return predicted, std
 
     def _chain(self, condition):
-        """Return each of the steps 1..T by its number, computed in one go."""
-        steps = torch.arange(1, self.n_steps + 1, device=condition[3].device)
+        """Return each of the steps T..1 by its number, computed in one go."""
+        numbers = range(self.n_steps, 0, -1)
+        steps = torch.tensor(numbers, device=condition[3].device)
         *parts, second, spread = self._at_steps(steps[:, None], condition)
         # Unbound in one go: gradients of slices taken one by one are added up in full size.
-        parts = [part.unbind() for part in parts]
+        parts = zip(*(part.unbind() for part in parts), strict=True)
         spread = [None] * self.n_steps if spread is None else spread.unbind()
-        return {
-            t: Step(*(part[t - 1] for part in parts), second, spread[t - 1])
-            for t in range(1, self.n_steps + 1)
-        }
+        steps = (Step(*part, second, each) for part, each in zip(parts, spread, strict=True))
+        return dict(zip(numbers, steps, strict=True))
+
+    def _walk(self, y, condition, noises=()):
+        """Run the chain from y_T; return its steps T..1 and their :func:`walk`."""
+        steps = list(self._chain(condition).values())
+        return steps, *walk(self, y, steps, condition, noises)
 
     def _at_steps(self, steps, condition):
         """Return the steps of rows, ``steps`` of shape (..., n), or (..., 1) for all of them."""
@@ -334,16 +344,10 @@ class DiffusionPosterior(Posterior):
         """Run the chain and return z with the terms of equation (4) along the drawn path."""
         terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
         noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
-        terminal_noise, last_noise = noise[..., self.n_steps, :], noise[..., 0, :]
-        y = terminal = terminal_mean + log_terminal_std.exp() * terminal_noise
-        chain, predictions, spreads = self._chain(condition), [], []
-        for t in range(self.n_steps, 1, -1):
-            predicted, spread = self.predict(y, chain[t], condition)
-            predictions.append(predicted)
-            spreads.append(spread)
-            y = torch.addcmul(chain[t].mean_y * y, chain[t].mean_z, predicted)
-            y = torch.addcmul(y, spread, noise[..., t - 1, :])
-        predicted, spread = self.predict(y, chain[1], condition)
+        terminal_noise, *noises, last_noise = noise.flip(-2).unbind(-2)
+        terminal = terminal_mean + log_terminal_std.exp() * terminal_noise
+        _, predictions, spreads = self._walk(terminal, condition, noises)
+        predicted, spread = predictions[-1], spreads[-1]
         log_last_std = spread.log() + log_last
         u = predicted + log_last_std.exp() * last_noise
 
@@ -352,39 +356,35 @@ class DiffusionPosterior(Posterior):
             (terminal - self.alpha[-1] * u) / self.sigma[-1], math.log(self.sigma[-1])
         )
         terms["terminal"] = log_r - gaussian_log_density(terminal_noise, log_terminal_std)
-        if predictions:
+        if self.n_steps > 1:
             # With y_{t-1} = A_t y_t + B_t zhat + S_t eps, along the drawn path: z depends on eps.
-            spread, predicted = torch.stack(spreads, dim=-2), torch.stack(predictions, dim=-2)
-            eps = noise[..., 1 : self.n_steps, :].flip(-2)
-            mean_z, std = self.coefficients.to(u)[1:3, 2:].flip(-1).unsqueeze(-1)
-            from_z = (mean_z * (predicted - u.unsqueeze(-2)) + spread * eps) / std
+            predicted, spread = torch.stack(predictions[:-1]), torch.stack(spreads[:-1])
+            eps = torch.stack(noises)
+            mean_z, std = (
+                self.coefficients.to(u)[1:3, 2:].flip(-1).unflatten(-1, (-1, *[1] * u.ndim))
+            )
+            from_z = (mean_z * (predicted - u) + spread * eps) / std
             log_ratios = gaussian_log_density(from_z, std.log())
             log_ratios = log_ratios - gaussian_log_density(eps, spread.log())
-            terms["chain"] = log_ratios.sum(-2)
+            terms["chain"] = log_ratios.sum(0)
         terms["last_step"] = -gaussian_log_density(last_noise, log_last_std + self.scale.log())
         return Draw(self._unstandardise(u), terms)
 
     def mode(self, condition):
         """Return the end of the noise-free reverse path, (n, d)."""
-        chain = self._chain(condition)
-        y = condition[0]
-        for t in range(self.n_steps, 1, -1):
-            predicted, _ = self.predict(y, chain[t], condition)
-            y = torch.addcmul(chain[t].mean_y * y, chain[t].mean_z, predicted)
-        return self._unstandardise(self.predict(y, chain[1], condition)[0])
+        _, predictions, _ = self._walk(condition[0], condition)
+        return self._unstandardise(predictions[-1])
 
     def path(self, condition, noise):
         """Return y_T, ..., y_1, z in the prior's units, (T + 1, ..., n, d), for noise of a draw."""
         terminal_mean, log_terminal_std, _, _, log_last = condition[:5]
         noise = noise.unflatten(-1, (self.n_steps + 1, self.n_components))
-        chain = self._chain(condition)
-        path = [terminal_mean + log_terminal_std.exp() * noise[..., self.n_steps, :]]
-        for t in range(self.n_steps, 1, -1):
-            predicted, spread = self.predict(path[-1], chain[t], condition)
-            y = torch.addcmul(chain[t].mean_y * path[-1], chain[t].mean_z, predicted)
-            path.append(torch.addcmul(y, spread, noise[..., t - 1, :]))
-        predicted, spread = self.predict(path[-1], chain[1], condition)
-        path.append(predicted + (spread.log() + log_last).exp() * noise[..., 0, :])
+        terminal_noise, *noises, last_noise = noise.flip(-2).unbind(-2)
+        path = [terminal_mean + log_terminal_std.exp() * terminal_noise]
+        steps, predictions, spreads = self._walk(path[0], condition, noises)
+        for each in zip(steps[:-1], predictions[:-1], spreads[:-1], noises, strict=True):
+            path.append(step_back(path[-1], *each))
+        path.append(predictions[-1] + (spreads[-1].log() + log_last).exp() * last_noise)
         return self._unstandardise(torch.stack(path))
 
     def sleep_loss(self, condition, z, generator):
@@ -462,7 +462,7 @@ def _damped(tensor, factor):
     between two parts of another prior it is as steep as they are thin, and the product of the
     slopes along a chain drowns what the other rows of a batch have to say.
     """
-    return torch.lerp(tensor.detach(), tensor, factor.detach().clamp(max=1.0))
+    return torch.lerp(tensor.detach(), tensor, factor)
 
 
 def _init_log_variance(head, d, value=-3.0):

@@ -35,10 +35,6 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
         log_terminal_std = 0.5 * log_variance.clamp(*LOG_VARIANCE_BOUNDS)
         return mean, log_terminal_std, *self._no_observation(mean)
 
-    def predict(self, y, step, condition):
-        predicted, std = super().predict(y, step, condition)
-        return predicted, std * step.spread
-
     def _at_steps(self, steps, condition):
         spread = self.log_spread.clamp(-8.0, 4.0).exp()
         return super()._at_steps(steps, condition)._replace(spread=spread[steps])

@@ -13,6 +13,8 @@ from ._common import LOG_2PI, as_float64, as_matrix, brief, randn
 # On a CPU they fit in a core's cache, elsewhere launching many small blocks would cost more.
 _BLOCK_SIZE_CPU = 2**16
 _BLOCK_SIZE = 2**24
+# Of the logarithm of a weight that is this much below the largest.
+_NEGLIGIBLE = 50.0
 
 
 class KernelPrior(Prior):
@@ -33,8 +35,11 @@ class KernelPrior(Prior):
         nodes, log_weights = denoising or (nodes, log_weights)
         every = nodes.flatten(0, 1) / scale
         middle = every.mean(0)
-        self._masters["middle"] = middle
-        self._masters["moments"] = torch.cat([every - middle, (every - middle).square()], dim=-1)
+        every = every - middle
+        self._masters["middle"], self._masters["variance"] = middle * scale, scale.square()
+        self._masters["moments"] = torch.cat(
+            [every, every.square(), torch.ones_like(every[:, :1])], dim=-1
+        )
         log_part_weights = self._masters["log_part_weights"][:, None]
         self._masters["moment_log_weights"] = log_weights
         self._masters["node_log_weights"] = (log_weights + log_part_weights).flatten()
@@ -65,21 +70,11 @@ class KernelPrior(Prior):
     def _denoise(self, y, variance, part):
         """Return the moments for a block of rows (n, n_components)."""
         c = self._constants(y.dtype, y.device)
-        y, noise = y / c["scale"] - c["middle"], variance / c["scale"].square()
         log_weights = c["node_log_weights"]
         if part is not None:
             own = self._log_weights_of(part, y).unsqueeze(-1)
             log_weights = (c["moment_log_weights"] + own).flatten(-2)
-        precision = 1.0 / (1.0 + noise)
-        # Terms that are the same for all nodes drop out. Products of low precision would not do.
-        with torch.autocast(y.device.type, enabled=False):
-            natural = torch.cat([y * precision, -0.5 * precision], dim=-1)
-            share = torch.addmm(log_weights, natural, c["moments"].T).softmax(-1)
-            centre, square = (share @ c["moments"]).chunk(2, dim=-1)
-        gain = precision * noise
-        mean = y * precision + centre * gain
-        left = gain + gain.square() * (square - centre.square()).clamp(min=0.0)
-        return (mean + c["middle"]) * c["scale"], left * c["scale"].square()
+        return _Moments.apply(y, variance, c, log_weights)
 
 
 class _LogKernelSum(torch.autograd.Function):
@@ -129,6 +124,77 @@ class _LogKernelSum(torch.autograd.Function):
         """Return the gradient (n, d) in z."""
         (pull,) = ctx.saved_tensors
         return (grad[..., None] * pull).sum(1), None, None
+
+
+class _Moments(torch.autograd.Function):
+    """E[z | y] and Var[z | y] under a sum of Gaussians of one scale, and their gradients.
+
+    In units of that scale, and with p = 1 / (1 + v), the shares of the nodes c_j are
+    softmax_j(log w_j - p |y - c_j|^2 / 2), and of the mean m and the variance V of the nodes come
+    E[z | y] = p y + p v m and Var[z | y] = p v + (p v)^2 V.
+    """
+
+    @staticmethod
+    def forward(ctx, y, variance, c, log_weights):
+        """Return mean and variance, (n, d) each.
+
+        Parameters
+        ----------
+        y, variance : Tensor of shape (n, d)
+            Noised latents and the variance of their noise.
+        c : dict of str to Tensor
+            ``scale``, its square ``variance`` and ``middle``, (d,) each, and ``moments``, (n_nodes,
+            2 d + 1): the nodes in units of the scale and from the middle on, their squares, and
+            ones.
+        log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
+        """
+        d = y.shape[-1]
+        y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
+        p = (v + 1.0).reciprocal()
+        # Products of low precision would not do.
+        with torch.autocast(y.device.type, enabled=False):
+            # Terms that are the same for all nodes drop out.
+            natural = torch.cat([y * p, -0.5 * p], dim=-1)
+            weights = torch.addmm(log_weights, natural, c["moments"][:, : 2 * d].T)
+            weights = weights.sub_(weights.amax(-1, keepdim=True))
+            # Smaller terms are lost in rounding, and numbers that underflow, here or in a product,
+            # are ten times slower.
+            weights = weights.clamp_(min=-_NEGLIGIBLE).exp_()
+            sums = weights @ c["moments"]
+        sums, total = sums[:, : 2 * d], sums[:, 2 * d :]
+        sums = sums / total
+        centre, square = sums.chunk(2, dim=-1)
+        gain = p * v
+        spread = torch.addcmul(square, centre, centre, value=-1.0)
+        if any(ctx.needs_input_grad):
+            ctx.c = c
+            ctx.save_for_backward(y, v, p, weights, total, sums, spread)
+        mean = torch.addcmul(y * p, centre, gain)
+        left = torch.addcmul(gain, gain.square(), spread.clamp(min=0.0))
+        return torch.addcmul(c["middle"], mean, c["scale"]), left * c["variance"]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_mean, of_left):
+        """Return the gradients (n, d) in y and the variance."""
+        y, v, p, weights, total, sums, spread = ctx.saved_tensors
+        c, d = ctx.c, y.shape[-1]
+        of_mean, of_left = of_mean * c["scale"], of_left * c["variance"]
+        centre, gain = sums[:, :d], p * v
+        of_spread = (of_left * gain.square()).masked_fill_(spread < 0.0, 0.0)
+        of_centre = torch.addcmul(of_mean * gain, of_spread, centre, value=-2.0)
+        # Through the softmax, of whose gradient the mean over nodes is known.
+        of_sums = torch.cat([of_centre, of_spread], dim=-1)
+        of_sums = torch.cat([of_sums, -(of_sums * sums).sum(-1, keepdim=True)], dim=-1) / total
+        of_logits = (of_sums @ c["moments"].T).mul_(weights)
+        of_scaled, of_precision = (of_logits @ c["moments"][:, : 2 * d]).chunk(2, dim=-1)
+        of_scaled = of_scaled + of_mean
+        of_gain = torch.addcmul(of_left, of_left * gain, spread.clamp(min=0.0), value=2.0)
+        of_gain = torch.addcmul(of_gain, of_mean, centre)
+        of_precision = torch.sub(of_scaled * y, of_precision, alpha=0.5)
+        of_precision = torch.addcmul(of_precision, of_gain, v)
+        of_v = torch.addcmul(of_gain * p, p.square(), of_precision, value=-1.0)
+        return of_scaled * p / c["scale"], of_v / c["variance"], None, None
 
 
 class EmpiricalPrior(KernelPrior):

@@ -1,0 +1,188 @@
+"""The steps of the diffusion chain, one after the other, with their gradient written out.
+
+Each step is dozens of operations on small tensors. For automatic differentiation they would all be
+nodes of its graph, which cost more than the arithmetic; so a chain is one node.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+
+
+class Step(NamedTuple):
+    """What the chain needs at a step t, tensors that broadcast against latents.
+
+    ``mean_y``, ``mean_z``, ``std``, ``alpha`` and ``sigma`` are A_t, B_t, C_t, alpha_t and
+    sigma_t, ``input_scale`` makes y_t of unit variance over the prior, ``output_scale`` is the
+    denoiser's. Of the rows are the others: ``gain`` is g_t, ``variance`` is v_t, ``whitening``
+    makes the residual y_t - alpha_t m of unit variance, ``first`` and ``second`` are the
+    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
+    """
+
+    mean_y: torch.Tensor
+    mean_z: torch.Tensor
+    std: torch.Tensor
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+    input_scale: torch.Tensor
+    output_scale: torch.Tensor
+    gain: torch.Tensor
+    variance: torch.Tensor
+    whitening: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    spread: torch.Tensor | None = None
+
+
+class Record(NamedTuple):
+    """What the gradient of a step asks for: the ``std`` is without the factor of the spread."""
+
+    residual: torch.Tensor
+    std: torch.Tensor
+    prior_tape: list
+    denoiser_tape: list
+
+
+def walk(posterior, y, steps, condition, noises=()):
+    """Run the chain back from y and return what it predicts.
+
+    Parameters
+    ----------
+    posterior : DiffusionPosterior
+    y : (..., n, d) tensor
+        What the first of the steps starts from.
+    steps : sequence of k Step
+    condition : tuple of tensors
+        What the posterior keeps of the rows.
+    noises : sequence of k - 1 (..., n, d) tensors
+        Standard normal noise of every step but the last. None for a path without noise.
+
+    Returns
+    -------
+    predictions, stds : two sequences of k (..., n, d) tensors
+        zhat and the std of the step back, of every step.
+    """
+    if not torch.is_grad_enabled():
+        return _walk(posterior, y, steps, condition, noises)
+    inputs = [y, condition[2], steps[0].second]
+    inputs += [getattr(step, name) for step in steps for name in STEP_INPUTS]
+    inputs += [*posterior.denoiser.weights(), *posterior.prior.parameters()]
+    found = _Walk.apply(posterior, steps, condition, noises, *inputs)
+    return found[: len(steps)], found[len(steps) :]
+
+
+def step_back(y, step, predicted, std, noise=None):
+    """Return y_{t-1} = A_t y_t + B_t zhat + std * noise, (..., n, d); equation (3)."""
+    y = torch.addcmul(step.mean_y * y, step.mean_z, predicted)
+    return y if noise is None else torch.addcmul(y, std, noise)
+
+
+def _walk(posterior, y, steps, condition, noises, records=None):
+    """Return the results of :func:`walk` and put a :class:`Record` of each step on a list."""
+    predictions, stds = [], []
+    # The denoiser is so small that casts would cost more than they save.
+    with torch.autocast(y.device.type, enabled=False):
+        for i, step in enumerate(steps):
+            predicted, std = _predict(posterior, y, step, condition, records)
+            predictions.append(predicted)
+            stds.append(std)
+            if i + 1 < len(steps):
+                y = step_back(y, step, predicted, std, noises[i] if noises else None)
+    return predictions, stds
+
+
+def _predict(posterior, y, step, condition, records):
+    _, _, mean, _, _, _, *part = condition
+    residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
+    evidence = torch.addcmul(mean, residual, step.gain)
+    tapes = (None, None) if records is None else ([], [])
+    start, left = posterior._denoise(evidence, step.variance, *(part or [None]), tapes[0])
+    correction = posterior.denoiser(
+        y * step.input_scale, residual * step.whitening, step.first, step.second, tapes[1]
+    )
+    std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
+    if records is not None:
+        records.append(Record(residual, std, *tapes))
+    std = std if step.spread is None else std * step.spread
+    return torch.addcmul(start, correction, step.output_scale), std
+
+
+# What a step has that gradients are taken of, beside what all of them have.
+STEP_INPUTS = "gain", "variance", "whitening", "first", "spread"
+
+
+class _Walk(torch.autograd.Function):
+    """:func:`walk` and its gradient: backpropagation through time."""
+
+    @staticmethod
+    def forward(ctx, posterior, steps, condition, noises, *inputs):
+        """Return the predictions and then the stds."""
+        ctx.posterior, ctx.steps, ctx.condition, ctx.noises = posterior, steps, condition, noises
+        ctx.records, ctx.n_prior = [], len(list(posterior.prior.parameters()))
+        predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
+        # Whether one was changed in place is checked where they are asked for again.
+        ctx.save_for_backward(*inputs)
+        return *predictions, *stds
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        """Return the gradients of the inputs."""
+        posterior, steps, mean = ctx.posterior, ctx.steps, ctx.condition[2]
+        d, k = mean.shape[-1], len(steps)
+        inputs = ctx.saved_tensors
+        n_weights = len(inputs) - ctx.n_prior
+        learned = [p for p in inputs[n_weights:] if p.requires_grad]
+        of_weights = [torch.zeros_like(w) for w in posterior.denoiser.weights()]
+        of_learned = [torch.zeros_like(p) for p in learned]
+        of_mean, of_second = torch.zeros_like(mean), torch.zeros_like(inputs[2])
+        of_steps, of_y = [], None
+        for i in reversed(range(k)):
+            step, record = steps[i], ctx.records[i]
+            of_predicted, of_std = grads[i], grads[k + i]
+            if of_y is not None:  # from y_{t-1}, see step_back
+                of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
+                if ctx.noises:
+                    of_std = torch.addcmul(of_std, ctx.noises[i], of_y)
+                of_y = step.mean_y * of_y
+            of_spread = None
+            if step.spread is not None:
+                of_spread = of_std * record.std
+                of_std = of_std * step.spread
+            of_left = of_std * (0.5 * step.mean_z.square()) / record.std
+            of_evidence, of_variance, *of_prior = posterior._denoise_backward(
+                of_predicted, of_left, record.prior_tape, learned
+            )
+            for total, part in zip(of_learned, of_prior, strict=True):
+                total.add_(part)
+            of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
+                of_predicted * step.output_scale, record.denoiser_tape, of_weights
+            )
+            of_scaled, of_whitened = of_inputs.split(d, dim=-1)
+            of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
+            of_mean += _like(torch.addcmul(of_evidence, step.alpha, of_residual, value=-1.0), mean)
+            of_second += _like(of_second_bias, of_second)
+            of_steps.append(
+                [
+                    _like(of_evidence * record.residual, step.gain),
+                    of_variance,
+                    _like(of_whitened * record.residual, step.whitening),
+                    _like(of_first, step.first),
+                    _like(of_spread, step.spread),
+                ]
+            )
+            of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
+            of_y = of_residual if of_y is None else of_y + of_residual
+        of_steps = [gradient for each in reversed(of_steps) for gradient in each]
+        of_prior = iter(of_learned)
+        of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
+        own = of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
+        return None, None, None, None, *own
+
+
+def _like(grad, tensor):
+    """Return a gradient summed over the axes along which the tensor was broadcast."""
+    if grad is None or grad.shape == tensor.shape:
+        return grad
+    return grad.sum_to_size(tensor.shape)

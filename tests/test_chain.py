@@ -1,0 +1,155 @@
+"""The gradients that are written out by hand, against automatic differentiation."""
+
+import pytest
+import torch
+from _linear_gaussian import draw_rows, make_model, perturb
+
+from skddvi._engine import chain, posteriors
+from skddvi.mixture_prior import MixturePrior
+from skddvi.priors import (
+    EmpiricalPrior,
+    GaussianMixturePrior,
+    NormalPrior,
+    PinwheelPrior,
+    SquarePrior,
+    SwissRollPrior,
+    UserPrior,
+)
+
+
+class Normal:
+    """A user's prior of which nothing else is known."""
+
+    n_components = 2
+
+    def sample(self, n_samples, generator):
+        return torch.randn(n_samples, 2, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, z):
+        return -0.5 * z.square().sum(-1) - 1.8378770664093453
+
+
+class WithoutGradient(Normal):
+    """One whose moments are constants to torch."""
+
+    def denoise(self, y, variance):
+        shrinkage = 1.0 / (1.0 + variance.detach())
+        return y.detach() * shrinkage, variance.detach() * shrinkage
+
+
+def learned():
+    prior = MixturePrior(NormalPrior(2), 3)
+    prior.set_components([[-1, 0], [1, 0.3], [0, 1]], [[0.3, 0.2]] * 3, [1, 2, 1])
+    return prior
+
+
+def frozen():
+    prior = learned()
+    prior.freeze()
+    return prior
+
+
+PRIORS = {
+    "normal": lambda: NormalPrior(2),
+    "gaussian mixture": lambda: GaussianMixturePrior([[-1, 0], [1, 0.5]], [0.3, 0.5]),
+    "pinwheel": lambda: PinwheelPrior(n_arms=5),
+    "mixture that is learned": learned,
+    "mixture that is frozen": frozen,
+    "user's": lambda: UserPrior(Normal()),
+    "user's without gradient": lambda: UserPrior(WithoutGradient()),
+}
+
+
+def plain(posterior, y, steps, condition, noises=()):
+    """What :func:`walk` returns, with the graph of every operation."""
+    return chain._walk(posterior, y, steps, condition, noises)
+
+
+def gradients(model, x, part, n_draws):
+    """Return the gradients of something that depends on all that a posterior gives, by name."""
+    posterior, generator = model.posterior, torch.Generator().manual_seed(0)
+    statistics = posterior.head(posterior.body(model.likelihood.encode(x)))
+    condition = posterior.condition_on(statistics, part)
+    shape = (*([] if n_draws is None else [n_draws]), len(x), posterior.noise_size)
+    draw = posterior.draw(condition, torch.randn(shape, generator=generator, dtype=torch.float64))
+    z = model.prior.sample(len(x), generator).double()
+    loss = (
+        draw.z.sin().sum()
+        + sum(term.cos().sum() for term in draw.terms.values())
+        + posterior.mode(condition).sin().sum()
+        + posterior.sleep_loss(condition, z, generator).sum()
+        + posterior.latent_sleep_loss(z, generator).sum()
+    )
+    model.zero_grad()
+    loss.backward(retain_graph=True)
+    loss.backward()  # the graphs within serve more than once, too
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("n_steps", "n_draws"), [(1, 3), (2, None), (5, 3)])
+@pytest.mark.parametrize("with_part", [False, True], ids=["", "part"])
+@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("kind", ["diffusion", "unconditional_diffusion"])
+def test_gradients_of_the_chain_are_those_of_automatic_differentiation(
+    kind, name, with_part, n_steps, n_draws, monkeypatch
+):
+    prior = PRIORS[name]()
+    model = make_model(prior, n_steps, posterior=(kind, {}), hidden_layer_sizes=(7,))
+    perturb(model, encoder=0.5, denoiser=0.7)
+    x, part = draw_rows(model, 6), torch.arange(6) % prior.n_parts if with_part else None
+    found = gradients(model, x, part, n_draws)
+    monkeypatch.setattr(posteriors, "walk", plain)
+    expected = gradients(model, x, part, n_draws)
+    assert found.keys() >= expected.keys()
+    assert any("denoiser" in name for name in expected)
+    assert any(name.startswith("prior") for name in found) == (name == "mixture that is learned")
+    for name, gradient in found.items():
+        wanted = expected.get(name, torch.zeros_like(gradient))
+        assert (gradient - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+
+
+def test_a_chain_without_gradient_is_the_same():
+    model = make_model(PinwheelPrior(n_arms=5), n_steps=4)
+    perturb(model, encoder=0.5, denoiser=0.7)
+    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    noise = torch.randn(
+        3, 6, model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
+    ).double()
+    with torch.no_grad():
+        expected = model.posterior.draw(condition, noise)
+        mode, path = model.posterior.mode(condition), model.posterior.path(condition, noise)
+    found = model.posterior.draw(condition, noise)
+    assert found.z.requires_grad
+    assert torch.equal(found.z, expected.z)
+    assert torch.equal(found.log_ratio, expected.log_ratio)
+    assert torch.equal(model.posterior.mode(condition), mode)
+    assert torch.equal(model.posterior.path(condition, noise), path)
+
+
+def test_gradients_of_weights_that_were_changed_meanwhile_are_refused():
+    model = make_model(n_steps=4)
+    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    z = model.posterior.mode(condition)
+    with torch.no_grad():
+        model.posterior.denoiser.hidden.weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("part", [None, torch.tensor([0, 1, 1])], ids=["", "part"])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        PinwheelPrior(n_arms=2),
+        SwissRollPrior(),
+        SquarePrior(),
+        EmpiricalPrior([[-1.0, 0.0], [1.0, 0.5]], bandwidth=[0.3, 0.5]),
+    ],
+    ids=lambda prior: prior.name,
+)
+def test_gradients_of_the_moments_of_a_kernel_prior(prior, part):
+    y = torch.tensor([[0.1, 0.4], [1.0, -0.5], [-3.0, 5.0]], dtype=torch.float64)
+    variance = torch.tensor([[0.1, 0.3], [1.0, 0.02], [4.0, 9.0]], dtype=torch.float64)
+    part = part if part is None else part % prior.n_parts
+    inputs = y.requires_grad_(), variance.requires_grad_()
+    assert torch.autograd.gradcheck(lambda y, v: prior.denoise(y, v, part), inputs)
