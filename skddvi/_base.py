@@ -37,10 +37,11 @@ from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
 from .priors import resolve_prior
 
-# With batch_size="auto": a batch is this share of the rows, within these bounds.
-AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
-# With max_iter="auto": n rows get STEPS n / (n + ROWS) gradient steps, but never fewer epochs.
-AUTO_STEPS, AUTO_STEPS_ROWS, AUTO_MIN_EPOCHS = 5000, 6000, 5
+# With batch_size="auto": a batch is this share of the rows, within these bounds; while it is below
+# an estimator's ``_auto_small_batch``, a larger share up to that.
+AUTO_BATCHES, AUTO_SMALL_BATCHES, AUTO_BATCH_BOUNDS = 64, 16, (64, 512)
+# With max_iter="auto": so many epochs, or as many as make so many gradient steps, but never fewer.
+AUTO_EPOCHS, AUTO_STEPS, AUTO_MIN_EPOCHS = 40, 5000, 5
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
 # With n_input_components="auto": so many, where there are fewer rows to a feature than that.
@@ -163,6 +164,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     _accept_sparse = "csr"
     # Whether rows may stay in a store, see StoredRows; else they are read all at once.
     _accept_stored = True
+    # See AUTO_BATCHES.
+    _auto_small_batch = AUTO_BATCH_BOUNDS[0]
     # Parameters that a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
@@ -395,13 +398,13 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         n_rows = X.shape[0]
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = int(np.clip(n_rows // AUTO_BATCHES, *AUTO_BATCH_BOUNDS))
+            small = min(n_rows // AUTO_SMALL_BATCHES, self._auto_small_batch)
+            batch_size = int(np.clip(max(n_rows // AUTO_BATCHES, small), *AUTO_BATCH_BOUNDS))
         batch_size = min(int(batch_size), n_rows)  # of numpy's integers torch takes no size
         max_iter = self.max_iter
         if max_iter == "auto":
             n_batches = math.ceil(n_rows / batch_size)
-            n_steps = AUTO_STEPS * n_rows / (n_rows + AUTO_STEPS_ROWS)
-            max_iter = max(AUTO_MIN_EPOCHS, round(n_steps / n_batches))
+            max_iter = max(AUTO_MIN_EPOCHS, min(AUTO_EPOCHS, round(AUTO_STEPS / n_batches)))
         sleep = self.sleep
         if sleep == "auto":
             sleep = "conditional" if self.n_diffusion_steps > 0 else "off"

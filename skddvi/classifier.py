@@ -81,9 +81,9 @@ class DDVAEClassifier(
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
         term is the evidence lower bound, equation (4).
     kl_warmup : float, default=0.0
-        Share of the gradient steps, from 0 to 1, during which the factor rises linearly from 0 to
-        ``kl_weight``. While it is low, latents need not lie in the part of their class, and what
-        the bound says of classes is noise: hence none by default.
+        Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
+        ``sleep_weight`` rise linearly from 0. While the former is low, latents need not lie in the
+        part of their class, and what the bound says of classes is noise: hence none by default.
     classification_weight : float, default=10.0
         Factor of the cross-entropy of the labelled rows in the objective (10). A step sees them
         about as often as unlabelled ones, however few they are.
@@ -163,8 +163,8 @@ class DDVAEClassifier(
         Largest learning rate of Adam: reached after 5 % of the steps, it then falls along a half
         cosine to 0.
     max_iter : int or "auto", default="auto"
-        Number of epochs, passes over the training rows. "auto" takes as many as make about
-        5,000 n / (n + 6,000) gradient steps for n training rows, at least five.
+        Number of epochs, passes over the training rows. "auto" is 40, or where that is fewer as
+        many as make about 5,000 gradient steps, but at least five.
     tol : float, default=1e-4
         Nats a row by which the held-out objective must rise to count as a change; for early
         stopping.

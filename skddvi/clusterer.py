@@ -94,8 +94,9 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
         term is the evidence lower bound, equation (4).
     kl_warmup : float, default=0.2
-        Share of the pretraining's gradient steps, from 0 to 1, during which the factor rises
-        linearly from 0 to ``kl_weight``. In the joint training it is ``kl_weight`` throughout.
+        Share of the pretraining's gradient steps, from 0 to 1, during which the factors
+        ``kl_weight`` and ``sleep_weight`` rise linearly from 0. In the joint training they are
+        whole throughout.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -137,8 +138,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Largest learning rate of Adam: reached after 5 % of the steps, it then falls along a half
         cosine to 0.
     max_iter : int or "auto", default="auto"
-        Number of epochs, passes over the training rows, of both stages. "auto" takes as many as
-        make about 5,000 n / (n + 6,000) gradient steps for n training rows, at least five.
+        Number of epochs, passes over the training rows, of both stages. "auto" is 40, or where that
+        is fewer as many as make about 5,000 gradient steps, but at least five.
     tol : float, default=1e-4
         Nats a row by which the held-out bound must rise to count as a change; for early stopping.
     early_stopping : bool, default=False

@@ -47,9 +47,10 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     kl_weight : float, default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
         term is the evidence lower bound, equation (4).
-    kl_warmup : float, default=0.2
-        Share of the gradient steps, from 0 to 1, during which the factor rises linearly from 0 to
-        ``kl_weight``.
+    kl_warmup : float, default=0.4
+        Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
+        ``sleep_weight`` rise linearly from 0. A decoder that has learned nothing yet dreams rows
+        that tell nothing of their latents.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -86,13 +87,13 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         no penalty. A ``decoder`` of your own has none.
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
-        512; never more than there are.
-    learning_rate_init : float, default=0.002
+        512, with a 16th up to 128 instead where that is more; never more than there are.
+    learning_rate_init : float, default=0.003
         Largest learning rate of Adam: reached after 5 % of the steps, it then falls along a half
         cosine to 0.
     max_iter : int or "auto", default="auto"
-        Number of epochs, passes over the training rows. "auto" takes as many as make about
-        5,000 n / (n + 6,000) gradient steps for n training rows, at least five.
+        Number of epochs, passes over the training rows. "auto" is 40, or where that is fewer as
+        many as make about 5,000 gradient steps, but at least five.
     tol : float, default=1e-4
         Nats a row by which the held-out bound must rise to count as a change; for early stopping.
     early_stopping : bool, default=False
@@ -229,6 +230,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     True
     """
 
+    _auto_small_batch = 128
+
     def __init__(
         self,
         n_components=2,
@@ -240,7 +243,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         sleep="auto",
         sleep_weight=2.0,
         kl_weight=1.0,
-        kl_warmup=0.2,
+        kl_warmup=0.4,
         regularizer=None,
         hidden_layer_sizes="auto",
         denoiser_width=128,
@@ -250,7 +253,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         decoder=None,
         alpha="auto",
         batch_size="auto",
-        learning_rate_init=2e-3,
+        learning_rate_init=3e-3,
         max_iter="auto",
         tol=1e-4,
         early_stopping=False,

@@ -1,5 +1,7 @@
 """The gradients that are written out by hand, against automatic differentiation."""
 
+import gc
+
 import pytest
 import torch
 from _linear_gaussian import draw_rows, make_model, perturb
@@ -153,3 +155,17 @@ def test_gradients_of_the_moments_of_a_kernel_prior(prior, part):
     part = part if part is None else part % prior.n_parts
     inputs = y.requires_grad_(), variance.requires_grad_()
     assert torch.autograd.gradcheck(lambda y, v: prior.denoise(y, v, part), inputs)
+
+
+def test_a_chain_leaves_nothing_in_memory():
+    model = make_model(NormalPrior(2), 3, hidden_layer_sizes=(7,))
+    x = draw_rows(model, 6)
+
+    def n_tensors():
+        gradients(model, x, None, None)
+        model.zero_grad()
+        gc.collect()
+        return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+    n_tensors()
+    assert n_tensors() == n_tensors()

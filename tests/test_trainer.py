@@ -160,22 +160,26 @@ def test_validation_does_not_change_the_training():
 
 
 @pytest.mark.parametrize("kl_warmup", [0.0, 0.5, 1.0])
-def test_kl_warmup_rises_from_nothing_to_the_weight(monkeypatch, kl_warmup):
+def test_kl_warmup_raises_both_weights_from_nothing(monkeypatch, kl_warmup):
     used = []
     original = trainer.training_loss
 
-    def training_loss(*args, kl_weight, **kwargs):
-        used.append(kl_weight)
-        return original(*args, kl_weight=kl_weight, **kwargs)
+    def training_loss(*args, kl_weight, sleep_weight, **kwargs):
+        used.append((kl_weight, sleep_weight))
+        return original(*args, kl_weight=kl_weight, sleep_weight=sleep_weight, **kwargs)
 
     monkeypatch.setattr(trainer, "training_loss", training_loss)
-    make_model(kl_weight=0.7, kl_warmup=kl_warmup).fit(make_rows())
+    model = make_model(
+        kl_weight=0.7, kl_warmup=kl_warmup, n_diffusion_steps=2, sleep="auto", sleep_weight=1.5
+    ).fit(make_rows())
     n_steps = 5 * BATCHES
     share = np.arange(n_steps) / n_steps
-    expected = 0.7 * np.minimum(1.0, share / kl_warmup) if kl_warmup else np.full(n_steps, 0.7)
-    assert used == pytest.approx([*expected, 0.7])  # the last for the check after the last step
-    if kl_warmup < 1:
-        assert used[-1] == 0.7
+    expected = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(n_steps)
+    expected = np.append(expected, 1.0)  # the last for the check after the last step
+    kl_weights, sleep_weights = zip(*used, strict=True)
+    assert kl_weights == pytest.approx(0.7 * expected)
+    assert sleep_weights == pytest.approx(1.5 * expected)
+    assert all(value > 0.0 for value in model.history_["sleep"])  # of cold steps, too
 
 
 def test_only_the_bound_of_weight_one_is_called_elbo():
@@ -436,7 +440,7 @@ def test_divergence_from_the_start_is_an_error(monkeypatch, term):
         with pytest.raises(TrainingDiverged) as error:
             model.fit(X)
     message = str(error.value)
-    for part in (f"'{term}'", "epoch 1", "learning_rate_init=0.002", "StandardScaler"):
+    for part in (f"'{term}'", "epoch 1", "learning_rate_init=0.003", "StandardScaler"):
         assert part in message
     assert f"[{X.min():g}, {X.max():g}]" in message
     assert not hasattr(model, "n_iter_")

@@ -446,15 +446,25 @@ def test_fit_leaves_the_users_objects_alone():
 
 
 def test_auto_max_iter():
-    n_steps = _base.AUTO_STEPS * 80 / (80 + _base.AUTO_STEPS_ROWS)
-    expected = max(_base.AUTO_MIN_EPOCHS, round(n_steps / 2))
-    assert small(max_iter="auto", batch_size=50).fit(X).n_iter_ == expected
+    most, steps, least = _base.AUTO_EPOCHS, _base.AUTO_STEPS, _base.AUTO_MIN_EPOCHS
+    model = small(max_iter="auto", batch_size=50)
+    assert model.fit(X).n_iter_ == most
+    for n_batches, expected in {500: steps // 500, steps: least}.items():
+        assert model._schedule(np.empty((50 * n_batches, 1)), None).max_iter == expected
 
 
 def test_auto_batch_size_and_one_larger_than_the_data():
     low, high = _base.AUTO_BATCH_BOUNDS
     schedule = small()._schedule
-    for n_rows, expected in [(10, 10), (80, low), (100 * low, 100 * low // 64), (10**6, high)]:
+    sizes = (
+        (10, 10),
+        (80, low),
+        (1600, 100),
+        (8000, 128),
+        (100 * 128, 100 * 128 // 64),
+        (10**6, high),
+    )
+    for n_rows, expected in sizes:
         assert schedule(np.empty((n_rows, 1)), None).batch_size == expected
     assert_same_model(small(batch_size=80).fit(X), small(batch_size=10**6).fit(X))
 

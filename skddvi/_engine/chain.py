@@ -103,7 +103,8 @@ def _predict(posterior, y, step, condition, records):
     )
     std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
     if records is not None:
-        records.append(Record(residual, std, *tapes))
+        # Not the tensor that is returned: the graph would hold on to itself, for ever.
+        records.append(Record(residual, std.detach(), *tapes))
     std = std if step.spread is None else std * step.spread
     return torch.addcmul(start, correction, step.output_scale), std
 

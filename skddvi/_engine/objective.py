@@ -134,8 +134,7 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     """
     n, posterior = len(x), model.posterior
     inputs = model.likelihood.encode(x)
-    asleep = sleep_weight > 0.0 and sleep != "off"
-    if asleep and sleep == "conditional":
+    if sleep == "conditional":
         z, dreamt = dream(model, n, generator)
         inputs = torch.cat([inputs, model.likelihood.encode(dreamt)])
     condition = posterior.condition(inputs)
@@ -146,7 +145,7 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     if n_importance_samples > 1:
         log_weight = importance_weighted_bound(log_weight)
     loss = -log_weight.mean()
-    if not asleep:
+    if sleep == "off":
         return loss, terms, None
     if sleep == "conditional":
         sleep_loss = posterior.sleep_loss([part[n:] for part in condition], z, generator).mean()

@@ -235,9 +235,11 @@ class ClassLoop(Loop):
         self.labelled = (labels.codes != UNLABELLED).nonzero()[:, 0]
         super().__init__(*args)
 
-    def losses(self, x, indices, kl_weight):
+    def losses(self, x, indices, warmth):
         """Return the negative of equation (10) with its figures and the rows' latents."""
         model, told, n = self.model, self.labels, len(x)
+        kl_weight = self.schedule.kl_weight * warmth
+        sleep_weight = self.schedule.sleep_weight * warmth
         labels = told.codes[indices]
         extra = self.extra_labelled(n, int((labels != UNLABELLED).sum()))
         inputs = [x, self.rows.batch(extra)]
@@ -264,11 +266,11 @@ class ClassLoop(Loop):
             further["propagation"] = told.propagation_weight, error
         if dreams is not None:
             asleep = self.sleep_loss(features.part(len(labels), None), dreams)
-            further["sleep"] = self.schedule.sleep_weight, asleep
+            further["sleep"] = sleep_weight, asleep
         elif sleep == "latent":
             latents = model.prior.sample(n, self.generator)
             asleep = model.posterior.latent_sleep_loss(latents, self.generator).mean()
-            further["sleep"] = self.schedule.sleep_weight, asleep
+            further["sleep"] = sleep_weight, asleep
         for name, (weight, term) in further.items():
             figures[name] = term.detach()
             loss = loss + weight * term

@@ -21,7 +21,7 @@ CHUNK_ROWS = 4096
 # The learning rate rises over this share of the steps, then falls along a half cosine to zero.
 WARMUP_SHARE = 0.05
 # The likelihood's own parameters, few and on a log scale, move faster than the weights.
-LIKELIHOOD_PACE = 10.0
+LIKELIHOOD_PACE = 30.0
 # After a loss or a gradient that is not finite: how much slower, and how often to try again.
 RECOVERY_FACTOR, MAX_RECOVERIES = 0.3, 3
 # alpha / n from which on the penalty on the decoder's weights may be what is not finite.
@@ -287,12 +287,9 @@ class Loop:
         return {name: _plain(value) for name, value in totals.items()}
 
     def train_batch(self, indices):
-        schedule = self.schedule
-        progress = self.step / self.n_steps
-        warm = min(1.0, progress / schedule.kl_warmup) if schedule.kl_warmup > 0.0 else 1.0
         x = self.rows.batch(indices)
         with self.precision(x):
-            loss, figures, z = self.losses(x, indices, schedule.kl_weight * warm)
+            loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
         for name, weight, regularizer in self.regularizers:
@@ -312,16 +309,22 @@ class Loop:
         self.update(loss, figures)
         return figures
 
-    def losses(self, x, indices, kl_weight):
+    def warmth(self):
+        """Return the share of ``kl_weight`` and ``sleep_weight`` that has been reached, 0 to 1."""
+        n_cold = self.n_steps * self.schedule.kl_warmup
+        return min(1.0, self.step / n_cold) if n_cold > 0.0 else 1.0
+
+    def losses(self, x, indices, warmth):
         """Return the loss of rows x, a scalar, the figures of its terms, and the rows' latents."""
+        schedule = self.schedule
         loss, terms, sleep_loss = training_loss(
             self.model,
             x,
             generator=self.generator,
-            kl_weight=kl_weight,
-            sleep=self.schedule.sleep,
-            sleep_weight=self.schedule.sleep_weight,
-            n_importance_samples=self.schedule.n_importance_samples,
+            kl_weight=schedule.kl_weight * warmth,
+            sleep=schedule.sleep if schedule.sleep_weight > 0.0 else "off",
+            sleep_weight=schedule.sleep_weight * warmth,
+            n_importance_samples=schedule.n_importance_samples,
         )
         figures = terms.means()
         if terms.posterior:
@@ -336,7 +339,7 @@ class Loop:
         self.check_weights()
         state = self.generator.get_state()
         indices = torch.arange(min(len(self.rows), self.schedule.batch_size))
-        _, figures, _ = self.losses(self.rows.batch(indices), indices, self.schedule.kl_weight)
+        _, figures, _ = self.losses(self.rows.batch(indices), indices, 1.0)
         self.generator.set_state(state)
         _check_finite(figures)
 

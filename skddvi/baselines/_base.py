@@ -67,13 +67,22 @@ def document(cls):
     """Fill in a docstring: what a parameter means is said once, by :class:`DDVAETransformer`.
 
     A line ``{name}`` stands for the description of that parameter or attribute, ``{model}``,
-    ``{training}`` and ``{attributes}`` for those of groups.
+    ``{training}`` and ``{attributes}`` for those of groups. Defaults are those of the class.
     """
     if cls.__doc__ is None:  # python -OO
         return cls
     text = inspect.cleandoc(DDVAETransformer.__doc__)
     found = re.findall(r"^((\w+) : .+\n(?:(?: {4}.*)?\n)*? {4}.*)(?=\n\S|\n\n\S)", text, re.M)
     blocks = {name: block for block, name in found}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if name in blocks:
+            blocks[name] = re.sub(
+                r"default=[0-9.]+$",
+                f"default={parameter.default}",
+                blocks[name],
+                count=1,
+                flags=re.M,
+            )
     for group, names in {"model": MODEL, "training": TRAINING, "attributes": ATTRIBUTES}.items():
         blocks[group] = "\n".join(blocks[name] for name in names)
     blocks["history"] = HISTORY

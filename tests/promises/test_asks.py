@@ -59,7 +59,7 @@ def test_ask_no_nan_in_training_and_the_last_epoch_is_kept():
 def test_ask_no_nan_in_training_or_an_error_that_says_why():
     with pytest.raises(FloatingPointError) as caught:
         small(regularizer=Trouble(1, np.nan)).fit(X)
-    for part in ("'trouble'", "epoch 1", "X in [", "learning_rate_init=0.002", "StandardScaler"):
+    for part in ("'trouble'", "epoch 1", "X in [", "learning_rate_init=0.003", "StandardScaler"):
         assert part in str(caught.value)
 
 
