@@ -76,13 +76,11 @@ def document(cls):
     blocks = {name: block for block, name in found}
     for name, parameter in inspect.signature(cls).parameters.items():
         if name in blocks:
-            blocks[name] = re.sub(
-                r"default=[0-9.]+$",
-                f"default={parameter.default}",
-                blocks[name],
-                count=1,
-                flags=re.M,
-            )
+            default = f"default={parameter.default}"
+            blocks[name] = re.sub("default=[0-9.]+$", default, blocks[name], count=1, flags=re.M)
+    if cls._auto_small_batch < DDVAETransformer._auto_small_batch:
+        batches = re.sub(r",\s+with a 16th .* that is more", "", blocks["batch_size"], flags=re.S)
+        blocks["batch_size"] = batches
     for group, names in {"model": MODEL, "training": TRAINING, "attributes": ATTRIBUTES}.items():
         blocks[group] = "\n".join(blocks[name] for name in names)
     blocks["history"] = HISTORY
