@@ -169,3 +169,35 @@ def test_a_chain_leaves_nothing_in_memory():
 
     n_tensors()
     assert n_tensors() == n_tensors()
+
+
+@pytest.mark.parametrize("name", ["normal", "pinwheel"])
+def test_gradients_of_gradients_are_those_of_automatic_differentiation(name, monkeypatch):
+    model = make_model(PRIORS[name](), 3, hidden_layer_sizes=(7,))
+    perturb(model, encoder=0.5, denoiser=0.7)
+    x = draw_rows(model, 6)
+
+    def of_a_contractive_penalty():
+        inputs = model.likelihood.encode(x).detach().requires_grad_()
+        z = model.posterior.mode(model.posterior.condition(inputs))
+        (slope,) = torch.autograd.grad(z.sum(), inputs, create_graph=True)
+        model.zero_grad()
+        slope.square().sum().backward()
+        return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+    found = of_a_contractive_penalty()
+    monkeypatch.setattr(posteriors, "walk", plain)
+    expected = of_a_contractive_penalty()
+    assert "posterior.denoiser.hidden.weight" in found
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12)
+
+
+def test_moments_of_a_kernel_prior_have_second_derivatives():
+    prior = PinwheelPrior(n_arms=3)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    variance = torch.full((3, 2), 0.3, dtype=torch.float64).requires_grad_()
+    with torch.random.fork_rng():
+        assert torch.autograd.gradgradcheck(lambda y, v: prior.denoise(y, v), (y, variance))

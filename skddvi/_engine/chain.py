@@ -7,7 +7,6 @@ nodes of its graph, which cost more than the arithmetic; so a chain is one node.
 from typing import NamedTuple
 
 import torch
-from torch.autograd.function import once_differentiable
 
 
 class Step(NamedTuple):
@@ -127,12 +126,13 @@ class _Walk(torch.autograd.Function):
         return *predictions, *stds
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
         """Return the gradients of the inputs."""
         posterior, steps, mean = ctx.posterior, ctx.steps, ctx.condition[2]
         d, k = mean.shape[-1], len(steps)
         inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
+            return None, None, None, None, *_again(ctx, inputs, grads)
         n_weights = len(inputs) - ctx.n_prior
         learned = [p for p in inputs[n_weights:] if p.requires_grad]
         of_weights = [torch.zeros_like(w) for w in posterior.denoiser.weights()]
@@ -180,6 +180,35 @@ class _Walk(torch.autograd.Function):
         of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
         own = of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
         return None, None, None, None, *own
+
+
+def _again(ctx, inputs, grads):
+    """Return the gradients of the inputs with a graph of their own, by walking once more."""
+    n_own = 3 + len(ctx.steps) * len(STEP_INPUTS)
+    # Views, so that what one input owes to another is not counted twice.
+    inputs = [
+        each.view_as(each) if i < n_own and each is not None else each
+        for i, each in enumerate(inputs)
+    ]
+    condition = [*ctx.condition]
+    y, condition[2], second, *of_steps = inputs[:n_own]
+    steps = []
+    for i, step in enumerate(ctx.steps):
+        own = of_steps[i * len(STEP_INPUTS) : (i + 1) * len(STEP_INPUTS)]
+        steps.append(step._replace(second=second, **dict(zip(STEP_INPUTS, own, strict=True))))
+    predictions, stds = _walk(ctx.posterior, y, steps, condition, ctx.noises)
+    used = [i for i, each in enumerate(inputs) if each is not None and each.requires_grad]
+    found = torch.autograd.grad(
+        [*predictions, *stds],
+        [inputs[i] for i in used],
+        grads,
+        create_graph=True,
+        allow_unused=True,
+    )
+    own = [None] * len(inputs)
+    for i, gradient in zip(used, found, strict=True):
+        own[i] = gradient
+    return own
 
 
 def _like(grad, tensor):

@@ -13,13 +13,19 @@ BLOCK_BYTES, N_MIXED_BLOCKS = 2**22, 8
 N_KEPT_BLOCKS = 2 * N_MIXED_BLOCKS
 
 
+# Part of the names of the folders in which joblib keeps what it maps.
+JOBLIB_FOLDER = "joblib_memmapping_folder"
+
+
 def is_stored(X):
     """Return whether the rows of X lie in a store, and are not to be read all at once.
 
     These are array-likes that know of chunks, as those of h5py, Zarr and Dask, and files that numpy
-    maps into memory, if their values have to be converted, or put into C order.
+    maps into memory, views of them too, if their values have to be converted, or put into C order.
     """
     if isinstance(X, np.memmap):
+        if JOBLIB_FOLDER in str(X.filename):
+            return False  # the user's array, which joblib has mapped for its workers
         return X.dtype not in (np.float32, np.float64) or not X.flags.c_contiguous
     if isinstance(X, np.ndarray) or sparse.issparse(X) or torch.is_tensor(X):
         return False

@@ -148,7 +148,7 @@ class _Moments(torch.autograd.Function):
             ones.
         log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
         """
-        d = y.shape[-1]
+        d, inputs = y.shape[-1], (y, variance)
         y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
         p = (v + 1.0).reciprocal()
         # Products of low precision would not do.
@@ -167,18 +167,25 @@ class _Moments(torch.autograd.Function):
         gain = p * v
         spread = torch.addcmul(square, centre, centre, value=-1.0)
         if any(ctx.needs_input_grad):
-            ctx.c = c
-            ctx.save_for_backward(y, v, p, weights, total, sums, spread)
+            ctx.c, ctx.log_weights = c, log_weights
+            ctx.save_for_backward(y, v, p, weights, total, sums, spread, *inputs)
         mean = torch.addcmul(y * p, centre, gain)
         left = torch.addcmul(gain, gain.square(), spread.clamp(min=0.0))
         return torch.addcmul(c["middle"], mean, c["scale"]), left * c["variance"]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, of_mean, of_left):
         """Return the gradients (n, d) in y and the variance."""
-        y, v, p, weights, total, sums, spread = ctx.saved_tensors
+        y, v, p, weights, total, sums, spread, *inputs = ctx.saved_tensors
         c, d = ctx.c, y.shape[-1]
+        if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
+            # Views, so that what one owes to the other is not counted twice.
+            inputs = [each.view_as(each) for each in inputs]
+            outputs = _moments(*inputs, c, ctx.log_weights)
+            used = [each for each in inputs if each.requires_grad]
+            found = torch.autograd.grad(outputs, used, (of_mean, of_left), create_graph=True)
+            own = iter(found)
+            return *(next(own) if each.requires_grad else None for each in inputs), None, None
         of_mean, of_left = of_mean * c["scale"], of_left * c["variance"]
         centre, gain = sums[:, :d], p * v
         of_spread = (of_left * gain.square()).masked_fill_(spread < 0.0, 0.0)
@@ -195,6 +202,20 @@ class _Moments(torch.autograd.Function):
         of_precision = torch.addcmul(of_precision, of_gain, v)
         of_v = torch.addcmul(of_gain * p, p.square(), of_precision, value=-1.0)
         return of_scaled * p / c["scale"], of_v / c["variance"], None, None
+
+
+def _moments(y, variance, c, log_weights):
+    """Return what :class:`_Moments` does, with the graph of every operation."""
+    d = y.shape[-1]
+    y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
+    p = (v + 1.0).reciprocal()
+    natural = torch.cat([y * p, -0.5 * p], dim=-1)
+    nodes = c["moments"][:, : 2 * d]
+    centre, square = (torch.softmax(log_weights + natural @ nodes.T, -1) @ nodes).chunk(2, dim=-1)
+    spread = (square - centre.square()).clamp(min=0.0)
+    mean = y * p + centre * (p * v)
+    left = p * v + (p * v).square() * spread
+    return c["middle"] + mean * c["scale"], left * c["variance"]
 
 
 class EmpiricalPrior(KernelPrior):
