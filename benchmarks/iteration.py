@@ -67,6 +67,9 @@ def floor_times(X, n_steps, batch_size, seed):
         random_state=seed,
     ).fit(X[: 2 * batch_size])
     parts = model._engine.model
+    precise, rounded = torch.float32, torch.float32
+    if model._uses_bfloat16(model._engine, X.shape[1]):
+        rounded = torch.bfloat16
     products = []
     for network, n_rows in (
         (parts.posterior.body, 2 * batch_size),  # rows and dreams
@@ -77,14 +80,18 @@ def floor_times(X, n_steps, batch_size, seed):
     ):
         for layer in (each for each in network.modules() if isinstance(each, torch.nn.Linear)):
             n_out, n_in = layer.weight.shape
+            dtype = precise if network is parts.posterior.denoiser else rounded
             # Forward, and the gradients of weights and inputs; the rows themselves need none.
-            products += [(n_rows, n_in, n_out), (n_out, n_rows, n_in), (n_rows, n_out, n_in)]
+            shapes = (n_rows, n_in, n_out), (n_out, n_rows, n_in), (n_rows, n_out, n_in)
+            products += [(*shape, dtype) for shape in shapes]
             if layer is next(iter(parts.posterior.body)):
                 products.pop()
             if network is parts.decoder:  # dreams are decoded without gradient
-                products.append((n_rows, n_in, n_out))
-    dtype = torch.bfloat16 if model._uses_bfloat16(model._engine, X.shape[1]) else torch.float32
-    pairs = [(torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)) for m, k, n in products]
+                products.append((n_rows, n_in, n_out, dtype))
+    pairs = [
+        (torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype))
+        for m, k, n, dtype in products
+    ]
     times = [time.perf_counter()]
     for _ in range(n_steps):
         for one, other in pairs:

@@ -49,8 +49,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         term is the evidence lower bound, equation (4).
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
-        ``sleep_weight`` rise linearly from 0. A decoder that has learned nothing yet dreams rows
-        that tell nothing of their latents.
+        ``sleep_weight``, where there is one, rise linearly from 0.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -115,7 +114,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         parameters and rows, to the same model. Or a folder that exists, in which each fit has a
         file of its own, as a search needs. See :ref:`guide-checkpoints`.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the training. "bfloat16" runs matrix products in mixed precision. "auto" is
+        Arithmetic of the training. "bfloat16" runs matrix products of encoder and decoder in mixed
+        precision. "auto" is
         "bfloat16" from 128 features on, or with a hidden layer of 512 units or more, as it is by
         default with more than 1,000 rows, where the device has instructions for it, else
         "float32". What is asked of the fitted model is computed in the dtype of the rows.
