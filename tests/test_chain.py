@@ -171,7 +171,7 @@ def test_a_chain_leaves_nothing_in_memory():
     assert n_tensors() == n_tensors()
 
 
-@pytest.mark.parametrize("name", ["normal", "pinwheel"])
+@pytest.mark.parametrize("name", ["normal", "pinwheel", "user's without gradient"])
 def test_gradients_of_gradients_are_those_of_automatic_differentiation(name, monkeypatch):
     model = make_model(PRIORS[name](), 3, hidden_layer_sizes=(7,))
     perturb(model, encoder=0.5, denoiser=0.7)

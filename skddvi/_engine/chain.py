@@ -198,8 +198,11 @@ def _again(ctx, inputs, grads):
         steps.append(step._replace(second=second, **dict(zip(STEP_INPUTS, own, strict=True))))
     predictions, stds = _walk(ctx.posterior, y, steps, condition, ctx.noises)
     used = [i for i, each in enumerate(inputs) if each is not None and each.requires_grad]
+    # The moments of a user's prior may be constants, and with them the stds.
+    pairs = zip((*predictions, *stds), grads, strict=True)
+    outputs, grads = zip(*((out, grad) for out, grad in pairs if out.requires_grad), strict=True)
     found = torch.autograd.grad(
-        [*predictions, *stds],
+        outputs,
         [inputs[i] for i in used],
         grads,
         create_graph=True,
