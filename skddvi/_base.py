@@ -14,7 +14,6 @@ import numpy as np
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
@@ -233,6 +232,8 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
                 "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
             )
             return rows, None
+        from sklearn.model_selection import train_test_split  # late, for a quick import
+
         return train_test_split(rows, test_size=n_held_out, random_state=seed)
 
     # ---------------------------------------------------------------------- fit

@@ -10,7 +10,6 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -714,6 +713,8 @@ class DDVAEClassifier(
             back = [held_out[labels[held_out] == code][0] for code in lost]
             rows, held_out = np.union1d(rows, back).astype(int), np.setdiff1d(held_out, back)
             return rows, held_out if len(held_out) else None
+        from sklearn.model_selection import train_test_split  # late, for a quick import
+
         return train_test_split(
             np.arange(n_rows), test_size=len(held_out), random_state=seed, stratify=labels
         )

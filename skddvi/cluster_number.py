@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
@@ -149,7 +148,9 @@ def cluster_number_scan(
     >>> scan.scores.shape, scan.stability.shape
     ((2, 2), (2, 1))
     """
-    from sklearn.metrics import adjusted_rand_score  # late, because it takes its time
+    # Late, for a quick import of skddvi.
+    from sklearn.metrics import adjusted_rand_score
+    from sklearn.model_selection import train_test_split
 
     if not hasattr(n_clusters_range, "__iter__"):
         raise ValueError(f"n_clusters_range must be a sequence, found {n_clusters_range!r}.")
