@@ -17,6 +17,8 @@ class Step(NamedTuple):
     denoiser's. Of the rows are the others: ``gain`` is g_t, ``variance`` is v_t, ``whitening``
     makes the residual y_t - alpha_t m of unit variance, ``first`` and ``second`` are the
     denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
+    Under a normal prior the prediction that the step starts from is ``offset`` and ``shrinkage``
+    times the evidence, and ``back`` is the std of the step back, the factor included.
     """
 
     mean_y: torch.Tensor
@@ -32,12 +34,16 @@ class Step(NamedTuple):
     first: torch.Tensor
     second: torch.Tensor
     spread: torch.Tensor | None = None
+    shrinkage: torch.Tensor | None = None
+    offset: torch.Tensor | None = None
+    back: torch.Tensor | None = None
 
 
 class Record(NamedTuple):
     """What the gradient of a step asks for: the ``std`` is without the factor of the spread."""
 
     residual: torch.Tensor
+    evidence: torch.Tensor
     std: torch.Tensor
     prior_tape: list
     denoiser_tape: list
@@ -68,7 +74,8 @@ def walk(posterior, y, steps, condition, noises=()):
     inputs += [getattr(step, name) for step in steps for name in STEP_INPUTS]
     inputs += [*posterior.denoiser.weights(), *posterior.prior.parameters()]
     found = _Walk.apply(posterior, steps, condition, noises, *inputs)
-    return found[: len(steps)], found[len(steps) :]
+    predictions, stds = found[: len(steps)], found[len(steps) :]
+    return predictions, stds or [step.back.expand_as(y) for step in steps]
 
 
 def step_back(y, step, predicted, std, noise=None):
@@ -96,20 +103,25 @@ def _predict(posterior, y, step, condition, records):
     residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
     evidence = torch.addcmul(mean, residual, step.gain)
     tapes = (None, None) if records is None else ([], [])
-    start, left = posterior._denoise(evidence, step.variance, *(part or [None]), tapes[0])
+    if step.back is None:
+        start, left = posterior._denoise(evidence, step.variance, *(part or [None]), tapes[0])
+        std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
+    else:
+        start = torch.addcmul(step.offset, evidence, step.shrinkage)
+        std = step.back.expand_as(y)
     correction = posterior.denoiser(
         y * step.input_scale, residual * step.whitening, step.first, step.second, tapes[1]
     )
-    std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
     if records is not None:
         # Not the tensor that is returned: the graph would hold on to itself, for ever.
-        records.append(Record(residual, std.detach(), *tapes))
-    std = std if step.spread is None else std * step.spread
+        records.append(Record(residual, evidence, std.detach(), *tapes))
+    if step.back is None and step.spread is not None:
+        std = std * step.spread
     return torch.addcmul(start, correction, step.output_scale), std
 
 
 # What a step has that gradients are taken of, beside what all of them have.
-STEP_INPUTS = "gain", "variance", "whitening", "first", "spread"
+STEP_INPUTS = "gain", "variance", "whitening", "first", "spread", "shrinkage", "offset", "back"
 
 
 class _Walk(torch.autograd.Function):
@@ -117,13 +129,13 @@ class _Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, posterior, steps, condition, noises, *inputs):
-        """Return the predictions and then the stds."""
+        """Return the predictions and then the stds, unless they are known beforehand."""
         ctx.posterior, ctx.steps, ctx.condition, ctx.noises = posterior, steps, condition, noises
         ctx.records, ctx.n_prior = [], len(list(posterior.prior.parameters()))
         predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
         # Whether one was changed in place is checked where they are asked for again.
         ctx.save_for_backward(*inputs)
-        return *predictions, *stds
+        return (*predictions, *stds) if steps[0].back is None else tuple(predictions)
 
     @staticmethod
     def backward(ctx, *grads):
@@ -135,47 +147,59 @@ class _Walk(torch.autograd.Function):
             return None, None, None, None, *_again(ctx, inputs, grads)
         n_weights = len(inputs) - ctx.n_prior
         learned = [p for p in inputs[n_weights:] if p.requires_grad]
-        of_weights = [torch.zeros_like(w) for w in posterior.denoiser.weights()]
         of_learned = [torch.zeros_like(p) for p in learned]
         of_mean, of_second = torch.zeros_like(mean), torch.zeros_like(inputs[2])
-        of_steps, of_y = [], None
+        of_steps, of_layers, of_y = [], [], None
         for i in reversed(range(k)):
             step, record = steps[i], ctx.records[i]
-            of_predicted, of_std = grads[i], grads[k + i]
+            of_predicted, of_std = grads[i], None if step.back is not None else grads[k + i]
             if of_y is not None:  # from y_{t-1}, see step_back
                 of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
                 if ctx.noises:
-                    of_std = torch.addcmul(of_std, ctx.noises[i], of_y)
+                    of_noise = ctx.noises[i] * of_y
+                    of_std = of_noise if of_std is None else of_std + of_noise
                 of_y = step.mean_y * of_y
-            of_spread = None
-            if step.spread is not None:
-                of_spread = of_std * record.std
-                of_std = of_std * step.spread
-            of_left = of_std * (0.5 * step.mean_z.square()) / record.std
-            of_evidence, of_variance, *of_prior = posterior._denoise_backward(
-                of_predicted, of_left, record.prior_tape, learned
-            )
-            for total, part in zip(of_learned, of_prior, strict=True):
-                total.add_(part)
+            of_variance = of_spread = of_shrinkage = of_offset = of_back = None
+            if step.back is None:
+                if step.spread is not None:
+                    of_spread = of_std * record.std
+                    of_std = of_std * step.spread
+                of_left = of_std * (0.5 * step.mean_z.square()) / record.std
+                of_evidence, of_variance, *of_prior = posterior._denoise_backward(
+                    of_predicted, of_left, record.prior_tape, learned
+                )
+                for total, part in zip(of_learned, of_prior, strict=True):
+                    total.add_(part)
+            else:
+                of_evidence, of_back = of_predicted * step.shrinkage, of_std
+                of_shrinkage, of_offset = of_predicted * record.evidence, of_predicted
+            of_output = of_predicted * step.output_scale
             of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
-                of_predicted * step.output_scale, record.denoiser_tape, of_weights
+                of_output, record.denoiser_tape
             )
+            of_layers.append((of_first, of_second_bias, of_output))
             of_scaled, of_whitened = of_inputs.split(d, dim=-1)
             of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
             of_mean += _like(torch.addcmul(of_evidence, step.alpha, of_residual, value=-1.0), mean)
             of_second += _like(of_second_bias, of_second)
+            own = (
+                of_evidence * record.residual,
+                of_variance,
+                of_whitened * record.residual,
+                of_first,
+                of_spread,
+                of_shrinkage,
+                of_offset,
+                of_back,
+            )
             of_steps.append(
-                [
-                    _like(of_evidence * record.residual, step.gain),
-                    of_variance,
-                    _like(of_whitened * record.residual, step.whitening),
-                    _like(of_first, step.first),
-                    _like(of_spread, step.spread),
-                ]
+                [_like(g, getattr(step, name)) for g, name in zip(own, STEP_INPUTS, strict=True)]
             )
             of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
             of_y = of_residual if of_y is None else of_y + of_residual
         of_steps = [gradient for each in reversed(of_steps) for gradient in each]
+        tapes = [record.denoiser_tape for record in reversed(ctx.records)]
+        of_weights = posterior.denoiser.weight_gradients(tapes, of_layers)
         of_prior = iter(of_learned)
         of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
         own = of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
@@ -197,9 +221,10 @@ def _again(ctx, inputs, grads):
         own = of_steps[i * len(STEP_INPUTS) : (i + 1) * len(STEP_INPUTS)]
         steps.append(step._replace(second=second, **dict(zip(STEP_INPUTS, own, strict=True))))
     predictions, stds = _walk(ctx.posterior, y, steps, condition, ctx.noises)
+    outputs = [*predictions, *stds][: len(grads)]
     used = [i for i, each in enumerate(inputs) if each is not None and each.requires_grad]
     # The moments of a user's prior may be constants, and with them the stds.
-    pairs = zip((*predictions, *stds), grads, strict=True)
+    pairs = zip(outputs, grads, strict=True)
     outputs, grads = zip(*((out, grad) for out, grad in pairs if out.requires_grad), strict=True)
     found = torch.autograd.grad(
         outputs,

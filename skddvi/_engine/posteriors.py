@@ -207,7 +207,8 @@ class DiffusionPosterior(Posterior):
         object.__setattr__(self, "prior", prior)
         # A prior that is learned gets its gradients whole, also while its parameters are frozen;
         # those of a normal prior are never cut.
-        self.damps = next(prior.parameters(), None) is None and type(prior) is not NormalPrior
+        self.normal = type(prior) is NormalPrior
+        self.damps = next(prior.parameters(), None) is None and not self.normal
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         mean_y, mean_z, std = transitions
         total = np.hypot(alpha, sigma)
@@ -310,12 +311,17 @@ class DiffusionPosterior(Posterior):
         """Return each of the steps T..1 by its number, computed in one go."""
         numbers = range(self.n_steps, 0, -1)
         steps = torch.tensor(numbers, device=condition[3].device)
-        *parts, second, spread = self._at_steps(steps[:, None], condition)
+        steps = self._at_steps(steps[:, None], condition)
         # Unbound in one go: gradients of slices taken one by one are added up in full size.
-        parts = zip(*(part.unbind() for part in parts), strict=True)
-        spread = [None] * self.n_steps if spread is None else spread.unbind()
-        steps = (Step(*part, second, each) for part, each in zip(parts, spread, strict=True))
-        return dict(zip(numbers, steps, strict=True))
+        parts = {
+            name: part.unbind()
+            for name, part in steps._asdict().items()
+            if part is not None and name != "second"
+        }
+        return {
+            number: steps._replace(**{name: part[i] for name, part in parts.items()})
+            for i, number in enumerate(numbers)
+        }
 
     def _walk(self, y, condition, noises=()):
         """Run the chain from y_T; return its steps T..1 and their :func:`walk`."""
@@ -330,14 +336,23 @@ class DiffusionPosterior(Posterior):
         # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
         of_mean, noise = alpha * variance, sigma.square()
         scale = torch.addcmul(noise, alpha, of_mean).reciprocal()
+        left = noise * variance * scale
+        shrinkage = offset = back = None
+        if self.normal:  # what the prior says is linear in where the evidence is
+            offset, known = self._denoise(torch.zeros_like(left), left)
+            shrinkage, (mean_z, std) = known / left, numbers[1:3]
+            back = torch.addcmul(std.square(), mean_z.square(), known).sqrt()
         first, second = context.split(self.denoiser.width, dim=-1)
         return Step(
             *numbers,
             gain=of_mean * scale,
-            variance=noise * variance * scale,
+            variance=left,
             whitening=scale.sqrt(),
             first=first + self.denoiser.step_bias[steps],
             second=second,
+            shrinkage=shrinkage,
+            offset=offset,
+            back=back,
         )
 
     def draw(self, condition, noise):

@@ -36,5 +36,8 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
         return mean, log_terminal_std, *self._no_observation(mean)
 
     def _at_steps(self, steps, condition):
-        spread = self.log_spread.clamp(-8.0, 4.0).exp()
-        return super()._at_steps(steps, condition)._replace(spread=spread[steps])
+        spread = self.log_spread.clamp(-8.0, 4.0).exp()[steps]
+        step = super()._at_steps(steps, condition)
+        if step.back is not None:
+            return step._replace(back=step.back * spread)
+        return step._replace(spread=spread)
