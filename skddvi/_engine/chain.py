@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from .threads import limited_threads
+
 
 class Step(NamedTuple):
     """What the chain needs at a step t, tensors that broadcast against latents.
@@ -132,7 +134,8 @@ class _Walk(torch.autograd.Function):
         """Return the predictions and then the stds, unless they are known beforehand."""
         ctx.posterior, ctx.steps, ctx.condition, ctx.noises = posterior, steps, condition, noises
         ctx.records, ctx.n_prior = [], len(list(posterior.prior.parameters()))
-        predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
+        with _threads(posterior, inputs[0]):
+            predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
         # Whether one was changed in place is checked where they are asked for again.
         ctx.save_for_backward(*inputs)
         return (*predictions, *stds) if steps[0].back is None else tuple(predictions)
@@ -140,79 +143,88 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):
         """Return the gradients of the inputs."""
-        posterior, steps, mean = ctx.posterior, ctx.steps, ctx.condition[2]
-        d, k = mean.shape[-1], len(steps)
-        inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
-            return None, None, None, None, *_again(ctx, inputs, grads)
-        n_weights = len(inputs) - ctx.n_prior
-        learned = [p for p in inputs[n_weights:] if p.requires_grad]
-        of_learned = [torch.zeros_like(p) for p in learned]
-        of_mean, of_second = torch.zeros_like(mean), torch.zeros_like(inputs[2])
-        of_steps, of_layers, of_y = [], [], None
-        for i in reversed(range(k)):
-            step, record = steps[i], ctx.records[i]
-            of_predicted, of_std = grads[i], None if step.back is not None else grads[k + i]
-            if of_y is not None:  # from y_{t-1}, see step_back
-                of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
-                if ctx.noises:
-                    of_noise = ctx.noises[i] * of_y
-                    of_std = of_noise if of_std is None else of_std + of_noise
-                of_y = step.mean_y * of_y
-            of_variance = of_spread = of_shrinkage = of_offset = of_back = None
-            if step.back is None:
-                if step.spread is not None:
-                    of_spread = of_std * record.std
-                    of_std = of_std * step.spread
-                of_left = of_std * (0.5 * step.mean_z.square()) / record.std
-                of_evidence, of_variance, *of_prior = posterior._denoise_backward(
-                    of_predicted, of_left, record.prior_tape, learned
-                )
-                for total, part in zip(of_learned, of_prior, strict=True):
-                    total.add_(part)
-            else:
-                of_evidence, of_back = of_predicted * step.shrinkage, of_std
-                of_shrinkage, of_offset = of_predicted * record.evidence, of_predicted
-            of_output = of_predicted * step.output_scale
-            of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
-                of_output, record.denoiser_tape
-            )
-            of_layers.append((of_first, of_second_bias, of_output))
-            of_scaled, of_whitened = of_inputs.split(d, dim=-1)
-            of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
-            of_mean += _like(torch.addcmul(of_evidence, step.alpha, of_residual, value=-1.0), mean)
-            of_second += _like(of_second_bias, of_second)
-            own = (
-                of_evidence * record.residual,
-                of_variance,
-                of_whitened * record.residual,
-                of_first,
-                of_spread,
-                of_shrinkage,
-                of_offset,
-                of_back,
-            )
-            of_steps.append(
-                [_like(g, getattr(step, name)) for g, name in zip(own, STEP_INPUTS, strict=True)]
-            )
-            of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
-            of_y = of_residual if of_y is None else of_y + of_residual
-        of_steps = [gradient for each in reversed(of_steps) for gradient in each]
-        tapes = [record.denoiser_tape for record in reversed(ctx.records)]
-        of_weights = posterior.denoiser.weight_gradients(tapes, of_layers)
-        of_prior = iter(of_learned)
-        of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
-        own = of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
+        with _threads(ctx.posterior, ctx.saved_tensors[0]):
+            # With a graph where a gradient of the gradient will be asked for.
+            own = (_again if torch.is_grad_enabled() else _back)(ctx, grads)
         return None, None, None, None, *own
 
 
-def _again(ctx, inputs, grads):
+def _threads(posterior, y):
+    """Return a context in which the steps, small as they are, do not wait for many threads."""
+    return limited_threads(posterior.denoiser, y.numel() // y.shape[-1])
+
+
+def _back(ctx, grads):
+    """Return the gradients of the inputs, going through the steps once more from the last on."""
+    posterior, steps, mean, inputs = ctx.posterior, ctx.steps, ctx.condition[2], ctx.saved_tensors
+    d, k = mean.shape[-1], len(steps)
+    n_weights = len(inputs) - ctx.n_prior
+    learned = [p for p in inputs[n_weights:] if p.requires_grad]
+    of_learned = [torch.zeros_like(p) for p in learned]
+    of_mean, of_second = torch.zeros_like(mean), torch.zeros_like(inputs[2])
+    of_steps, of_layers, of_y = [], [], None
+    for i in reversed(range(k)):
+        step, record = steps[i], ctx.records[i]
+        of_predicted, of_std = grads[i], None if step.back is not None else grads[k + i]
+        if of_y is not None:  # from y_{t-1}, see step_back
+            of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
+            if ctx.noises:
+                of_noise = ctx.noises[i] * of_y
+                of_std = of_noise if of_std is None else of_std + of_noise
+            of_y = step.mean_y * of_y
+        of_variance = of_spread = of_shrinkage = of_offset = of_back = None
+        if step.back is None:
+            if step.spread is not None:
+                of_spread = of_std * record.std
+                of_std = of_std * step.spread
+            of_left = of_std * (0.5 * step.mean_z.square()) / record.std
+            of_evidence, of_variance, *of_prior = posterior._denoise_backward(
+                of_predicted, of_left, record.prior_tape, learned
+            )
+            for total, part in zip(of_learned, of_prior, strict=True):
+                total.add_(part)
+        else:
+            of_evidence, of_back = of_predicted * step.shrinkage, of_std
+            of_shrinkage, of_offset = of_predicted * record.evidence, of_predicted
+        of_output = of_predicted * step.output_scale
+        of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
+            of_output, record.denoiser_tape
+        )
+        of_layers.append((of_first, of_second_bias, of_output))
+        of_scaled, of_whitened = of_inputs.split(d, dim=-1)
+        of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
+        of_mean += _like(torch.addcmul(of_evidence, step.alpha, of_residual, value=-1.0), mean)
+        of_second += _like(of_second_bias, of_second)
+        own = (
+            of_evidence * record.residual,
+            of_variance,
+            of_whitened * record.residual,
+            of_first,
+            of_spread,
+            of_shrinkage,
+            of_offset,
+            of_back,
+        )
+        of_steps.append(
+            [_like(g, getattr(step, name)) for g, name in zip(own, STEP_INPUTS, strict=True)]
+        )
+        of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
+        of_y = of_residual if of_y is None else of_y + of_residual
+    of_steps = [gradient for each in reversed(of_steps) for gradient in each]
+    tapes = [record.denoiser_tape for record in reversed(ctx.records)]
+    of_weights = posterior.denoiser.weight_gradients(tapes, of_layers)
+    of_prior = iter(of_learned)
+    of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
+    return of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
+
+
+def _again(ctx, grads):
     """Return the gradients of the inputs with a graph of their own, by walking once more."""
     n_own = 3 + len(ctx.steps) * len(STEP_INPUTS)
     # Views, so that what one input owes to another is not counted twice.
     inputs = [
         each.view_as(each) if i < n_own and each is not None else each
-        for i, each in enumerate(inputs)
+        for i, each in enumerate(ctx.saved_tensors)
     ]
     condition = [*ctx.condition]
     y, condition[2], second, *of_steps = inputs[:n_own]

@@ -1,5 +1,7 @@
 """How many threads a training step is worth."""
 
+from functools import cache
+
 import torch
 from threadpoolctl import ThreadpoolController
 
@@ -9,7 +11,7 @@ WORK_OF_A_THREAD = 100_000_000
 
 
 def limited_threads(model, batch_size):
-    """Return a context in which a step uses no more threads than it is worth.
+    """Return a context in which a pass uses no more threads than it is worth.
 
     The limit holds for the calling thread alone, and ends with the context.
 
@@ -17,8 +19,14 @@ def limited_threads(model, batch_size):
     ----------
     model : torch.nn.Module
     batch_size : int
+        Rows of a pass.
     """
     work = batch_size * sum(parameter.numel() for parameter in model.parameters())
     # Asked for first: a thread in which torch was never used would forget the limit.
     n_threads = min(torch.get_num_threads(), max(1, work // WORK_OF_A_THREAD))
-    return ThreadpoolController().select(user_api="openmp").limit(limits=n_threads)
+    return _openmp().limit(limits=n_threads)
+
+
+@cache
+def _openmp():
+    return ThreadpoolController().select(user_api="openmp")
