@@ -34,7 +34,7 @@ from ._neighbors import (
 __all__ = ["NeighborhoodPreservation", "TrainingView"]
 
 # Similarity falls to a half at this part of the prior's standard deviation.
-REACH = 0.1
+REACH = 0.2
 # Random rows among which a row is to tell its neighbours.
 N_OTHERS = 256
 # Principal components in which neighbours are looked for, and the rows and entries, at most, of the
@@ -54,7 +54,7 @@ class NeighborhoodPreservation(BaseEstimator):
 
     The neighbours j of a row i, the ends of its ``n_neighbors`` strongest edges, have the weights
     :math:`w_{ij}` of UMAP's graph [1]_, made to add up to one. With similarities
-    :math:`s_{ij} = 1 / (1 + (10 \lVert z_i - z_j \rVert)^2)`, distances in standard deviations of
+    :math:`s_{ij} = 1 / (1 + (5 \lVert z_i - z_j \rVert)^2)`, distances in standard deviations of
     the prior, the penalty is the mean over rows of
 
     .. math:: - \sum_j w_{ij} \log \frac{s_{ij}}{s_{ij} + \sum_m s_{im}} ,
