@@ -150,7 +150,7 @@ def test_penalty_is_what_its_docstring_says():
     strangers = torch.randint(40, (N_OTHERS,), **draw).tolist()
 
     def similarity(place, row):
-        return 1.0 / (1.0 + 100.0 * ((place - memory[row]) ** 2).sum())
+        return 1.0 / (1.0 + 25.0 * ((place - memory[row]) ** 2).sum())
 
     penalties = []
     for n, i in enumerate(rows.tolist()):

@@ -143,9 +143,10 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):
         """Return the gradients of the inputs."""
-        with _threads(ctx.posterior, ctx.saved_tensors[0]):
+        inputs = ctx.saved_tensors
+        with _threads(ctx.posterior, inputs[0]):
             # With a graph where a gradient of the gradient will be asked for.
-            own = (_again if torch.is_grad_enabled() else _back)(ctx, grads)
+            own = (_again if torch.is_grad_enabled() else _back)(ctx, inputs, grads)
         return None, None, None, None, *own
 
 
@@ -154,15 +155,16 @@ def _threads(posterior, y):
     return limited_threads(posterior.denoiser, y.numel() // y.shape[-1])
 
 
-def _back(ctx, grads):
+def _back(ctx, inputs, grads):
     """Return the gradients of the inputs, going through the steps once more from the last on."""
-    posterior, steps, mean, inputs = ctx.posterior, ctx.steps, ctx.condition[2], ctx.saved_tensors
+    posterior, steps, mean = ctx.posterior, ctx.steps, ctx.condition[2]
     d, k = mean.shape[-1], len(steps)
     n_weights = len(inputs) - ctx.n_prior
     learned = [p for p in inputs[n_weights:] if p.requires_grad]
     of_learned = [torch.zeros_like(p) for p in learned]
     of_mean, of_second = torch.zeros_like(mean), torch.zeros_like(inputs[2])
-    of_steps, of_layers, of_y = [], [], None
+    of_weights = [torch.zeros_like(w) for w in posterior.denoiser.weights()]
+    of_steps, of_y = [], None
     for i in reversed(range(k)):
         step, record = steps[i], ctx.records[i]
         of_predicted, of_std = grads[i], None if step.back is not None else grads[k + i]
@@ -186,11 +188,9 @@ def _back(ctx, grads):
         else:
             of_evidence, of_back = of_predicted * step.shrinkage, of_std
             of_shrinkage, of_offset = of_predicted * record.evidence, of_predicted
-        of_output = of_predicted * step.output_scale
         of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
-            of_output, record.denoiser_tape
+            of_predicted * step.output_scale, record.denoiser_tape, of_weights
         )
-        of_layers.append((of_first, of_second_bias, of_output))
         of_scaled, of_whitened = of_inputs.split(d, dim=-1)
         of_residual = torch.addcmul(of_whitened * step.whitening, of_evidence, step.gain)
         of_mean += _like(torch.addcmul(of_evidence, step.alpha, of_residual, value=-1.0), mean)
@@ -211,20 +211,18 @@ def _back(ctx, grads):
         of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
         of_y = of_residual if of_y is None else of_y + of_residual
     of_steps = [gradient for each in reversed(of_steps) for gradient in each]
-    tapes = [record.denoiser_tape for record in reversed(ctx.records)]
-    of_weights = posterior.denoiser.weight_gradients(tapes, of_layers)
     of_prior = iter(of_learned)
     of_prior = [next(of_prior) if p.requires_grad else None for p in inputs[n_weights:]]
     return of_y, of_mean, of_second, *of_steps, *of_weights, *of_prior
 
 
-def _again(ctx, grads):
+def _again(ctx, inputs, grads):
     """Return the gradients of the inputs with a graph of their own, by walking once more."""
     n_own = 3 + len(ctx.steps) * len(STEP_INPUTS)
     # Views, so that what one input owes to another is not counted twice.
     inputs = [
         each.view_as(each) if i < n_own and each is not None else each
-        for i, each in enumerate(ctx.saved_tensors)
+        for i, each in enumerate(inputs)
     ]
     condition = [*ctx.condition]
     y, condition[2], second, *of_steps = inputs[:n_own]

@@ -163,30 +163,25 @@ class ContextNetwork(nn.Module):
         """Return weights and biases of the layers, in the order of :meth:`backward`."""
         return [p for layer in (self.inputs, self.hidden, self.output) for p in layer.parameters()]
 
-    def backward(self, grad, tape):
-        """Return the gradients of the arguments of :meth:`forward`, given that of its output."""
-        _, a, _, b, _ = tape
-        grad_b = torch.ops.aten.silu_backward(grad @ self.output.weight, b)
-        grad_a = torch.ops.aten.silu_backward(grad_b @ self.hidden.weight, a)
-        return grad_a @ self.inputs.weight, grad_a, grad_b
+    def backward(self, grad, tape, grad_weights):
+        """Return the gradients of the arguments of :meth:`forward`, given that of its output.
 
-    @staticmethod
-    def weight_gradients(tapes, grads):
-        """Return the gradients of :meth:`weights` of several calls together.
-
-        Parameters
-        ----------
-        tapes : list of lists
-            Of each call, from :meth:`forward`.
-        grads : list of three tensors
-            Of each call, the gradients of what its layers gave, the first layer first.
+        Those of the weights are added to ``grad_weights``, tensors like :meth:`weights`.
         """
-        found = []
-        for i, outputs in enumerate(zip(*grads, strict=True)):
-            rows = torch.cat([each.flatten(0, -2) for each in outputs])
-            inputs = torch.cat([tape[2 * i].flatten(0, -2) for tape in tapes])
-            found += rows.T @ inputs, rows.sum(0)
-        return found
+        inputs, a, h, b, k = tape
+        grad_k = _linear_backward(self.output, k, grad, grad_weights[4:])
+        grad_b = torch.ops.aten.silu_backward(grad_k, b)
+        grad_h = _linear_backward(self.hidden, h, grad_b, grad_weights[2:4])
+        grad_a = torch.ops.aten.silu_backward(grad_h, a)
+        return _linear_backward(self.inputs, inputs, grad_a, grad_weights[:2]), grad_a, grad_b
+
+
+def _linear_backward(layer, inputs, grad, grad_weights):
+    """Return the gradient of a linear layer's inputs; those of weight and bias are added up."""
+    rows = grad.flatten(0, -2)
+    grad_weights[0].addmm_(rows.T, inputs.flatten(0, -2))
+    grad_weights[1].add_(rows.sum(0))
+    return grad @ layer.weight
 
 
 class Denoiser(ContextNetwork):

@@ -207,7 +207,6 @@ class DiffusionPosterior(Posterior):
         object.__setattr__(self, "prior", prior)
         # A prior that is learned gets its gradients whole, also while its parameters are frozen;
         # those of a normal prior are never cut.
-        self.normal = type(prior) is NormalPrior
         self.damps = next(prior.parameters(), None) is None and not self.normal
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         mean_y, mean_z, std = transitions
@@ -225,6 +224,11 @@ class DiffusionPosterior(Posterior):
         _init_log_variance(self.head, d)
         with torch.no_grad():
             self.head.weight[2 * d : 4 * d] = 0.0
+
+    @property
+    def normal(self):
+        """Whether what the prior says of evidence is linear in it."""
+        return type(self.prior) is NormalPrior
 
     def _condition(self, statistics, part):
         """Return what the chain of each row starts from.
@@ -338,10 +342,11 @@ class DiffusionPosterior(Posterior):
         scale = torch.addcmul(noise, alpha, of_mean).reciprocal()
         left = noise * variance * scale
         shrinkage = offset = back = None
-        if self.normal:  # what the prior says is linear in where the evidence is
-            offset, known = self._denoise(torch.zeros_like(left), left)
-            shrinkage, (mean_z, std) = known / left, numbers[1:3]
-            back = torch.addcmul(std.square(), mean_z.square(), known).sqrt()
+        if self.normal:  # :meth:`_denoise` of all steps, whatever the evidence
+            shrinkage = (1.0 + left * self.scale.square()).reciprocal()
+            offset = (shrinkage - 1.0) * (self.loc / self.scale)
+            mean_z, std = numbers[1:3]
+            back = torch.addcmul(std.square(), mean_z.square(), left * shrinkage).sqrt()
         first, second = context.split(self.denoiser.width, dim=-1)
         return Step(
             *numbers,
