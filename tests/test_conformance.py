@@ -85,8 +85,8 @@ def test_check(name, index):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_number_of_checks(name):
     # Each is a test of its own above, which passes only if the check does.
-    numbers = [index for of, index in (each.values for each in ALL_CHECKS) if of == name]
-    assert numbers == list(range(len(generated(name))))
+    indices = [index for of, index in (each.values for each in ALL_CHECKS) if of == name]
+    assert indices == list(range(len(generated(name))))
     names = [check_name(check) for _, check in generated(name)]
     assert all(names.count(each) <= 1 for each in MAY_BE_SKIPPED)
     release = ".".join(sklearn.__version__.split(".")[:2])
