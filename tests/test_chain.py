@@ -1,6 +1,7 @@
 """The gradients that are written out by hand, against automatic differentiation."""
 
 import gc
+import math
 
 import pytest
 import torch
@@ -201,3 +202,29 @@ def test_moments_of_a_kernel_prior_have_second_derivatives():
     variance = torch.full((3, 2), 0.3, dtype=torch.float64).requires_grad_()
     with torch.random.fork_rng():
         assert torch.autograd.gradgradcheck(lambda y, v: prior.denoise(y, v), (y, variance))
+
+
+def test_slopes_are_precise_where_evidence_is_narrow():
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        posterior = make_model(n_steps=4).to(dtype).posterior
+        variance = torch.full((1, 2), math.exp(-12.0), dtype=torch.float32).to(dtype)
+        variance.requires_grad_()
+        context = torch.zeros(1, 2 * posterior.denoiser.width, dtype=dtype)
+        condition = None, None, None, variance, None, context
+        shrinkage = posterior._at_steps(torch.tensor([[2]]), condition).shrinkage
+        slopes.append(torch.autograd.grad(shrinkage.sum(), variance)[0].double())
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-5, atol=0.0)
+
+
+def test_a_chain_takes_one_thread_and_gives_the_others_back():
+    model, seen, before = make_model(n_steps=4), [], torch.get_num_threads()
+    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    model.posterior.denoiser.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        model.posterior.mode(condition).sum().backward()
+        assert seen == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

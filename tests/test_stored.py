@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from scipy import sparse
 
 import skddvi
@@ -141,6 +142,12 @@ def test_what_is_not():
 
 def test_a_float_file_is_mapped_as_before(tmp_path):
     assert not is_stored(in_a_mapped_file(X, tmp_path))
+
+
+def test_what_joblib_maps_for_its_workers_is_the_users_array():
+    rows = np.asfortranarray(X)
+    calls = [delayed(type)(rows), delayed(is_stored)(rows)] * 2
+    assert Parallel(n_jobs=2, max_nbytes=1)(calls) == [np.memmap, False] * 2
 
 
 def test_a_file_in_fortran_order_is_read_by_blocks(small_blocks, tmp_path):

@@ -340,18 +340,18 @@ class DiffusionPosterior(Posterior):
         # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
         of_mean, noise = alpha * variance, sigma.square()
         scale = torch.addcmul(noise, alpha, of_mean).reciprocal()
-        left = noise * variance * scale
+        v_t = noise * variance * scale
         shrinkage = offset = back = None
         if self.normal:  # :meth:`_denoise` of all steps, whatever the evidence
-            shrinkage = (1.0 + left * self.scale.square()).reciprocal()
+            shrinkage = (1.0 + v_t * self.scale.square()).reciprocal()
             offset = (shrinkage - 1.0) * (self.loc / self.scale)
             mean_z, std = numbers[1:3]
-            back = torch.addcmul(std.square(), mean_z.square(), left * shrinkage).sqrt()
+            back = torch.addcmul(std.square(), mean_z.square(), v_t * shrinkage).sqrt()
         first, second = context.split(self.denoiser.width, dim=-1)
         return Step(
             *numbers,
             gain=of_mean * scale,
-            variance=left,
+            variance=v_t,
             whitening=scale.sqrt(),
             first=first + self.denoiser.step_bias[steps],
             second=second,
