@@ -159,7 +159,7 @@ class Likelihood(ByValueModule):
 
     def _standardize(self, x):
         """Rows on the standardised scale, in the wider dtype of x and the module."""
-        return ((x - self.center) - self.center_tail) / self.scale
+        return (x - self.center).sub_(self.center_tail).div_(self.scale)
 
     def _store(self, center, scale, initial):
         # Values beyond float32 must give neither infinity nor a division by zero.

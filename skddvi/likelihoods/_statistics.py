@@ -64,4 +64,4 @@ def draw_ones(probability, generator):
         dtype=probability.dtype,
         device=probability.device,
     )
-    return (uniform < probability).to(probability.dtype)
+    return torch.lt(uniform, probability, out=uniform)
