@@ -17,6 +17,7 @@ from skddvi.priors import (
     SquarePrior,
     SwissRollPrior,
     UserPrior,
+    _kernel,
 )
 
 
@@ -109,6 +110,39 @@ def test_gradients_of_the_chain_are_those_of_automatic_differentiation(
     for name, gradient in found.items():
         wanted = expected.get(name, torch.zeros_like(gradient))
         assert (gradient - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("block_size", [None, 1000], ids=["", "blocks"])
+@pytest.mark.parametrize(
+    ("prior", "args"),
+    [
+        (PinwheelPrior, {}),
+        (PinwheelPrior, {"noise": 0.001}),
+        (SwissRollPrior, {}),
+        (SquarePrior, {"noise": 0.4}),
+        (EmpiricalPrior, {"samples": [[-9.0, 0.1], [3.0, 0.5], [4, 0]], "bandwidth": [2, 0.5]}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["diffusion", "unconditional_diffusion"])
+def test_the_chain_of_a_kernel_prior_is_that_of_any_prior_with_its_moments(
+    kind, prior, args, block_size, monkeypatch
+):
+    class Any(prior):
+        def denoise(self, y, variance, part=None):
+            return super().denoise(y, variance, part)
+
+    if block_size:
+        monkeypatch.setattr(_kernel, "_BLOCK_SIZE", block_size)
+    found, expected = [], []
+    for results, each in (found, prior(**args)), (expected, Any(**args)):
+        model = make_model(each, 5, posterior=(kind, {}), hidden_layer_sizes=(7,))
+        perturb(model, encoder=0.5, denoiser=0.7)
+        x = draw_rows(make_model(prior(**args), 5, hidden_layer_sizes=(7,)), 6)
+        results += [model.posterior.mode(model.posterior.condition(model.likelihood.encode(x)))]
+        results += gradients(model, x, None, 3).values()
+    assert len(found) == len(expected) > 10
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() <= 1e-9 * other.abs().max()
 
 
 def test_a_chain_without_gradient_is_the_same():
@@ -212,7 +246,7 @@ def test_slopes_are_precise_where_evidence_is_narrow():
         variance.requires_grad_()
         context = torch.zeros(1, 2 * posterior.denoiser.width, dtype=dtype)
         condition = None, None, None, variance, None, context
-        shrinkage = posterior._at_steps(torch.tensor([[2]]), condition).shrinkage
+        shrinkage = posterior._at_steps(torch.tensor([[2]]), condition).moments.tensors[0]
         slopes.append(torch.autograd.grad(shrinkage.sum(), variance)[0].double())
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-5, atol=0.0)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from .moments import Moments
 from .threads import limited_threads
 
 
@@ -16,11 +17,9 @@ class Step(NamedTuple):
 
     ``mean_y``, ``mean_z``, ``std``, ``alpha`` and ``sigma`` are A_t, B_t, C_t, alpha_t and
     sigma_t, ``input_scale`` makes y_t of unit variance over the prior, ``output_scale`` is the
-    denoiser's. Of the rows are the others: ``gain`` is g_t, ``variance`` is v_t, ``whitening``
-    makes the residual y_t - alpha_t m of unit variance, ``first`` and ``second`` are the
-    denoiser's. ``spread`` is a learned factor of the step's spread, in a chain that has one.
-    Under a normal prior the prediction that the step starts from is ``offset`` and ``shrinkage``
-    times the evidence, and ``back`` is the std of the step back, the factor included.
+    denoiser's. Of the rows are the others: ``gain`` is g_t, ``whitening`` makes the residual
+    y_t - alpha_t m of unit variance, ``first`` and ``second`` are the denoiser's. ``spread`` is a
+    learned factor of the step's spread, in a chain that has one. ``moments`` is what the prior says.
     """
 
     mean_y: torch.Tensor
@@ -31,14 +30,22 @@ class Step(NamedTuple):
     input_scale: torch.Tensor
     output_scale: torch.Tensor
     gain: torch.Tensor
-    variance: torch.Tensor
     whitening: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
+    moments: Moments
     spread: torch.Tensor | None = None
-    shrinkage: torch.Tensor | None = None
-    offset: torch.Tensor | None = None
-    back: torch.Tensor | None = None
+
+    def unbind(self):
+        """Return the steps along the first axis, of which the second biases know nothing."""
+        # In one go: gradients of slices taken one by one are added up in full size.
+        parts = {
+            name: part.unbind()
+            for name, part in self._asdict().items()
+            if part is not None and name != "second"
+        }
+        names, parts = parts.keys(), zip(*parts.values(), strict=True)
+        return [self._replace(**dict(zip(names, part, strict=True))) for part in parts]
 
 
 class Record(NamedTuple):
@@ -47,7 +54,7 @@ class Record(NamedTuple):
     residual: torch.Tensor
     evidence: torch.Tensor
     std: torch.Tensor
-    prior_tape: list
+    moments_tape: list
     denoiser_tape: list
 
 
@@ -73,11 +80,11 @@ def walk(posterior, y, steps, condition, noises=()):
     if not torch.is_grad_enabled():
         return _walk(posterior, y, steps, condition, noises)
     inputs = [y, condition[2], steps[0].second]
-    inputs += [getattr(step, name) for step in steps for name in STEP_INPUTS]
+    inputs += [each for step in steps for each in _differentiable(step)]
     inputs += [*posterior.denoiser.weights(), *posterior.prior.parameters()]
     found = _Walk.apply(posterior, steps, condition, noises, *inputs)
     predictions, stds = found[: len(steps)], found[len(steps) :]
-    return predictions, stds or [step.back.expand_as(y) for step in steps]
+    return predictions, stds or [step.moments.tensors[-1].expand_as(y) for step in steps]
 
 
 def step_back(y, step, predicted, std, noise=None):
@@ -101,29 +108,28 @@ def _walk(posterior, y, steps, condition, noises, records=None):
 
 
 def _predict(posterior, y, step, condition, records):
-    _, _, mean, _, _, _, *part = condition
+    mean = condition[2]
     residual = torch.addcmul(y, step.alpha, mean, value=-1.0)
     evidence = torch.addcmul(mean, residual, step.gain)
     tapes = (None, None) if records is None else ([], [])
-    if step.back is None:
-        start, left = posterior._denoise(evidence, step.variance, *(part or [None]), tapes[0])
-        std = torch.addcmul(step.std.square(), step.mean_z.square(), left).sqrt()
-    else:
-        start = torch.addcmul(step.offset, evidence, step.shrinkage)
-        std = step.back.expand_as(y)
+    start, std = step.moments.predict(posterior, evidence, step, tapes[0])
     correction = posterior.denoiser(
         y * step.input_scale, residual * step.whitening, step.first, step.second, tapes[1]
     )
     if records is not None:
         # Not the tensor that is returned: the graph would hold on to itself, for ever.
         records.append(Record(residual, evidence, std.detach(), *tapes))
-    if step.back is None and step.spread is not None:
+    if step.spread is not None:
         std = std * step.spread
     return torch.addcmul(start, correction, step.output_scale), std
 
 
-# What a step has that gradients are taken of, beside what all of them have.
-STEP_INPUTS = "gain", "variance", "whitening", "first", "spread", "shrinkage", "offset", "back"
+# What a step has that gradients are taken of, beside what all of them have and what the prior says.
+STEP_INPUTS = "gain", "whitening", "first", "spread"
+
+
+def _differentiable(step):
+    return *(getattr(step, name) for name in STEP_INPUTS), *step.moments.tensors
 
 
 class _Walk(torch.autograd.Function):
@@ -138,7 +144,7 @@ class _Walk(torch.autograd.Function):
             predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
         # Whether one was changed in place is checked where they are asked for again.
         ctx.save_for_backward(*inputs)
-        return (*predictions, *stds) if steps[0].back is None else tuple(predictions)
+        return tuple(predictions) if steps[0].moments.knows_std else (*predictions, *stds)
 
     @staticmethod
     def backward(ctx, *grads):
@@ -167,27 +173,22 @@ def _back(ctx, inputs, grads):
     of_steps, of_y = [], None
     for i in reversed(range(k)):
         step, record = steps[i], ctx.records[i]
-        of_predicted, of_std = grads[i], None if step.back is not None else grads[k + i]
+        knows_std = step.moments.knows_std
+        of_predicted, of_std = grads[i], None if knows_std else grads[k + i]
         if of_y is not None:  # from y_{t-1}, see step_back
             of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
             if ctx.noises:
                 of_noise = ctx.noises[i] * of_y
                 of_std = of_noise if of_std is None else of_std + of_noise
             of_y = step.mean_y * of_y
-        of_variance = of_spread = of_shrinkage = of_offset = of_back = None
-        if step.back is None:
-            if step.spread is not None:
-                of_spread = of_std * record.std
-                of_std = of_std * step.spread
-            of_left = of_std * (0.5 * step.mean_z.square()) / record.std
-            of_evidence, of_variance, *of_prior = posterior._denoise_backward(
-                of_predicted, of_left, record.prior_tape, learned
-            )
-            for total, part in zip(of_learned, of_prior, strict=True):
-                total.add_(part)
-        else:
-            of_evidence, of_back = of_predicted * step.shrinkage, of_std
-            of_shrinkage, of_offset = of_predicted * record.evidence, of_predicted
+        of_spread = None
+        if step.spread is not None:
+            of_spread, of_std = of_std * record.std, of_std * step.spread
+        of_evidence, of_moments, of_prior = step.moments.backward(
+            posterior, step, record, of_predicted, of_std, learned
+        )
+        for total, part in zip(of_learned, of_prior, strict=True):
+            total.add_(part)
         of_inputs, of_first, of_second_bias = posterior.denoiser.backward(
             of_predicted * step.output_scale, record.denoiser_tape, of_weights
         )
@@ -197,17 +198,13 @@ def _back(ctx, inputs, grads):
         of_second += _like(of_second_bias, of_second)
         own = (
             of_evidence * record.residual,
-            of_variance,
             of_whitened * record.residual,
             of_first,
             of_spread,
-            of_shrinkage,
-            of_offset,
-            of_back,
+            *of_moments,
         )
-        of_steps.append(
-            [_like(g, getattr(step, name)) for g, name in zip(own, STEP_INPUTS, strict=True)]
-        )
+        pairs = zip(own, _differentiable(step), strict=True)
+        of_steps.append([_like(grad, tensor) for grad, tensor in pairs])
         of_residual = torch.addcmul(of_residual, of_scaled, step.input_scale)
         of_y = of_residual if of_y is None else of_y + of_residual
     of_steps = [gradient for each in reversed(of_steps) for gradient in each]
@@ -218,7 +215,8 @@ def _back(ctx, inputs, grads):
 
 def _again(ctx, inputs, grads):
     """Return the gradients of the inputs with a graph of their own, by walking once more."""
-    n_own = 3 + len(ctx.steps) * len(STEP_INPUTS)
+    n_inputs = len(_differentiable(ctx.steps[0]))
+    n_own = 3 + len(ctx.steps) * n_inputs
     # Views, so that what one input owes to another is not counted twice.
     inputs = [
         each.view_as(each) if i < n_own and each is not None else each
@@ -228,8 +226,10 @@ def _again(ctx, inputs, grads):
     y, condition[2], second, *of_steps = inputs[:n_own]
     steps = []
     for i, step in enumerate(ctx.steps):
-        own = of_steps[i * len(STEP_INPUTS) : (i + 1) * len(STEP_INPUTS)]
-        steps.append(step._replace(second=second, **dict(zip(STEP_INPUTS, own, strict=True))))
+        own = of_steps[i * n_inputs : (i + 1) * n_inputs]
+        moments = step.moments.replaced(own[len(STEP_INPUTS) :])
+        own = dict(zip(STEP_INPUTS, own, strict=False))
+        steps.append(step._replace(second=second, moments=moments, **own))
     predictions, stds = _walk(ctx.posterior, y, steps, condition, ctx.noises)
     outputs = [*predictions, *stds][: len(grads)]
     used = [i for i, each in enumerate(inputs) if each is not None and each.requires_grad]

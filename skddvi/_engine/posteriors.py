@@ -17,6 +17,7 @@ from torch import nn
 
 from ..priors import NormalPrior
 from .chain import Step, step_back, walk
+from .moments import damped, moments_at
 from .networks import Denoiser, linear, multilayer_perceptron
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -207,7 +208,7 @@ class DiffusionPosterior(Posterior):
         object.__setattr__(self, "prior", prior)
         # A prior that is learned gets its gradients whole, also while its parameters are frozen;
         # those of a normal prior are never cut.
-        self.damps = next(prior.parameters(), None) is None and not self.normal
+        self.damps = next(prior.parameters(), None) is None and type(prior) is not NormalPrior
         self.alpha, self.sigma = [float(a) for a in alpha], [float(s) for s in sigma]
         mean_y, mean_z, std = transitions
         total = np.hypot(alpha, sigma)
@@ -224,11 +225,6 @@ class DiffusionPosterior(Posterior):
         _init_log_variance(self.head, d)
         with torch.no_grad():
             self.head.weight[2 * d : 4 * d] = 0.0
-
-    @property
-    def normal(self):
-        """Whether what the prior says of evidence is linear in it."""
-        return type(self.prior) is NormalPrior
 
     def _condition(self, statistics, part):
         """Return what the chain of each row starts from.
@@ -272,7 +268,7 @@ class DiffusionPosterior(Posterior):
             tape += y, noise, mean, left
         elif self.damps and torch.is_grad_enabled():
             factor = self._damping(noise, left)
-            mean, left = _damped(mean, factor), _damped(left, factor)
+            mean, left = damped(mean, factor), damped(left, factor)
         return self._standardise(mean), left / self.scale.square()
 
     def _damping(self, noise, left):
@@ -315,17 +311,8 @@ class DiffusionPosterior(Posterior):
         """Return each of the steps T..1 by its number, computed in one go."""
         numbers = range(self.n_steps, 0, -1)
         steps = torch.tensor(numbers, device=condition[3].device)
-        steps = self._at_steps(steps[:, None], condition)
-        # Unbound in one go: gradients of slices taken one by one are added up in full size.
-        parts = {
-            name: part.unbind()
-            for name, part in steps._asdict().items()
-            if part is not None and name != "second"
-        }
-        return {
-            number: steps._replace(**{name: part[i] for name, part in parts.items()})
-            for i, number in enumerate(numbers)
-        }
+        steps = self._at_steps(steps[:, None], condition).unbind()
+        return dict(zip(numbers, steps, strict=True))
 
     def _walk(self, y, condition, noises=()):
         """Run the chain from y_T; return its steps T..1 and their :func:`walk`."""
@@ -334,30 +321,20 @@ class DiffusionPosterior(Posterior):
 
     def _at_steps(self, steps, condition):
         """Return the steps of rows, ``steps`` of shape (..., n), or (..., 1) for all of them."""
-        variance, context = condition[3], condition[5]
+        _, _, _, variance, _, context, *part = condition
         numbers = self.coefficients.to(variance)[:, steps].unsqueeze(-1).unbind()
         alpha, sigma = numbers[3:5]
         # Of the residual. Nothing is divided by alpha_t, which may be as good as zero.
         of_mean, noise = alpha * variance, sigma.square()
         scale = torch.addcmul(noise, alpha, of_mean).reciprocal()
-        v_t = noise * variance * scale
-        shrinkage = offset = back = None
-        if self.normal:  # :meth:`_denoise` of all steps, whatever the evidence
-            shrinkage = (1.0 + v_t * self.scale.square()).reciprocal()
-            offset = (shrinkage - 1.0) * (self.loc / self.scale)
-            mean_z, std = numbers[1:3]
-            back = torch.addcmul(std.square(), mean_z.square(), v_t * shrinkage).sqrt()
         first, second = context.split(self.denoiser.width, dim=-1)
         return Step(
             *numbers,
             gain=of_mean * scale,
-            variance=v_t,
             whitening=scale.sqrt(),
             first=first + self.denoiser.step_bias[steps],
             second=second,
-            shrinkage=shrinkage,
-            offset=offset,
-            back=back,
+            moments=moments_at(self, noise * variance * scale, *numbers[1:3], *(part or [None])),
         )
 
     def draw(self, condition, noise):
@@ -473,16 +450,6 @@ class DiffusionPosterior(Posterior):
         squares = (std.square() + (mean_z * (predicted - u)).square()) / spread.square()
         divergence = 0.5 * (squares - 1.0) + (spread / std).log()
         return (self.n_steps - 1) * divergence
-
-
-def _damped(tensor, factor):
-    """Return the same values, with gradients multiplied by a factor of at most 1.
-
-    The slope of E[z | y] in y is Var[z | y] / variance. A normal prior keeps it below 1, but
-    between two parts of another prior it is as steep as they are thin, and the product of the
-    slopes along a chain drowns what the other rows of a batch have to say.
-    """
-    return torch.lerp(tensor.detach(), tensor, factor)
 
 
 def _init_log_variance(head, d, value=-3.0):

@@ -38,6 +38,7 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
     def _at_steps(self, steps, condition):
         spread = self.log_spread.clamp(-8.0, 4.0).exp()[steps]
         step = super()._at_steps(steps, condition)
-        if step.back is not None:
-            return step._replace(back=step.back * spread)
+        if step.moments.knows_std:
+            *others, std = step.moments.tensors
+            return step._replace(moments=step.moments.replaced((*others, std * spread)))
         return step._replace(spread=spread)

@@ -1,6 +1,5 @@
 """Priors that are weighted sums of Gaussians of one scale; kernel density estimates."""
 
-import itertools
 import math
 
 import torch
@@ -57,17 +56,11 @@ class KernelPrior(Prior):
         """Return E[z | y] and Var[z | y], each (..., n_components)."""
         flat = y.reshape(-1, self.n_components)
         noise = variance.expand_as(y).reshape(-1, self.n_components)
-        n_rows = max(1, _BLOCK_SIZE // len(self._masters["moments"]))
-        if part is None and len(flat) <= n_rows:
-            return tuple(moment.reshape(y.shape) for moment in self._denoise(flat, noise, None))
-        parts = itertools.repeat(None)
-        if part is not None:
-            parts = part.expand(y.shape[:-1]).reshape(-1).split(n_rows)
-        blocks = zip(flat.split(n_rows), noise.split(n_rows), parts, strict=False)
-        means, variances = zip(*(self._denoise(*block) for block in blocks), strict=True)
-        return torch.cat(means).reshape(y.shape), torch.cat(variances).reshape(y.shape)
+        parts = () if part is None else (part.expand(y.shape[:-1]).reshape(-1),)
+        moments = by_blocks(self._denoise, len(self._masters["moments"]), flat, noise, *parts)
+        return tuple(moment.reshape(y.shape) for moment in moments)
 
-    def _denoise(self, y, variance, part):
+    def _denoise(self, y, variance, part=None):
         """Return the moments for a block of rows (n, n_components)."""
         c = self._constants(y.dtype, y.device)
         log_weights = c["node_log_weights"]
@@ -127,12 +120,7 @@ class _LogKernelSum(torch.autograd.Function):
 
 
 class _Moments(torch.autograd.Function):
-    """E[z | y] and Var[z | y] under a sum of Gaussians of one scale, and their gradients.
-
-    In units of that scale, and with p = 1 / (1 + v), the shares of the nodes c_j are
-    softmax_j(log w_j - p |y - c_j|^2 / 2), and of the mean m and the variance V of the nodes come
-    E[z | y] = p y + p v m and Var[z | y] = p v + (p v)^2 V.
-    """
+    """E[z | y] and Var[z | y] under a sum of Gaussians of one scale, and their gradients."""
 
     @staticmethod
     def forward(ctx, y, variance, c, log_weights):
@@ -148,74 +136,117 @@ class _Moments(torch.autograd.Function):
             ones.
         log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
         """
-        d, inputs = y.shape[-1], (y, variance)
-        y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
-        p = (v + 1.0).reciprocal()
+        keep = any(ctx.needs_input_grad)
         # Products of low precision would not do.
         with torch.autocast(y.device.type, enabled=False):
-            # Terms that are the same for all nodes drop out.
-            natural = torch.cat([y * p, -0.5 * p], dim=-1)
-            weights = torch.addmm(log_weights, natural, c["moments"][:, : 2 * d].T)
-            weights = weights.sub_(weights.amax(-1, keepdim=True))
-            # Smaller terms are lost in rounding, and numbers that underflow, here or in a product,
-            # are ten times slower.
-            weights = weights.clamp_(min=-_NEGLIGIBLE).exp_()
-            sums = weights @ c["moments"]
-        sums, total = sums[:, : 2 * d], sums[:, 2 * d :]
-        sums = sums / total
-        centre, square = sums.chunk(2, dim=-1)
-        gain = p * v
-        spread = torch.addcmul(square, centre, centre, value=-1.0)
-        if any(ctx.needs_input_grad):
+            mean, left, *tape = _moments(y, variance, c, log_weights, keep)
+        if keep:
             ctx.c, ctx.log_weights = c, log_weights
-            ctx.save_for_backward(y, v, p, weights, total, sums, spread, *inputs)
-        mean = torch.addcmul(y * p, centre, gain)
-        left = torch.addcmul(gain, gain.square(), spread.clamp(min=0.0))
-        return torch.addcmul(c["middle"], mean, c["scale"]), left * c["variance"]
+            ctx.save_for_backward(y, variance, *tape)
+        return mean, left
 
     @staticmethod
     def backward(ctx, of_mean, of_left):
         """Return the gradients (n, d) in y and the variance."""
-        y, v, p, weights, total, sums, spread, *inputs = ctx.saved_tensors
-        c, d = ctx.c, y.shape[-1]
+        y, variance, *tape = ctx.saved_tensors
+        c = ctx.c
         if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
             # Views, so that what one owes to the other is not counted twice.
-            inputs = [each.view_as(each) for each in inputs]
+            inputs = [each.view_as(each) for each in (y, variance)]
             outputs = _moments(*inputs, c, ctx.log_weights)
             used = [each for each in inputs if each.requires_grad]
             found = torch.autograd.grad(outputs, used, (of_mean, of_left), create_graph=True)
             own = iter(found)
             return *(next(own) if each.requires_grad else None for each in inputs), None, None
+        y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
+        p = (v + 1.0).reciprocal()
+        gain = p * v
+        centre, spread = tape[:2]
         of_mean, of_left = of_mean * c["scale"], of_left * c["variance"]
-        centre, gain = sums[:, :d], p * v
-        of_spread = (of_left * gain.square()).masked_fill_(spread < 0.0, 0.0)
-        of_centre = torch.addcmul(of_mean * gain, of_spread, centre, value=-2.0)
-        # Through the softmax, of whose gradient the mean over nodes is known.
-        of_sums = torch.cat([of_centre, of_spread], dim=-1)
-        of_sums = torch.cat([of_sums, -(of_sums * sums).sum(-1, keepdim=True)], dim=-1) / total
-        of_logits = (of_sums @ c["moments"].T).mul_(weights)
-        of_scaled, of_precision = (of_logits @ c["moments"][:, : 2 * d]).chunk(2, dim=-1)
-        of_scaled = of_scaled + of_mean
-        of_gain = torch.addcmul(of_left, of_left * gain, spread.clamp(min=0.0), value=2.0)
-        of_gain = torch.addcmul(of_gain, of_mean, centre)
-        of_precision = torch.sub(of_scaled * y, of_precision, alpha=0.5)
-        of_precision = torch.addcmul(of_precision, of_gain, v)
-        of_v = torch.addcmul(of_gain * p, p.square(), of_precision, value=-1.0)
-        return of_scaled * p / c["scale"], of_v / c["variance"], None, None
+        of_y, of_p = node_moments_backward(
+            of_mean * gain, of_left * gain.square(), y, p, tape, c["moments"]
+        )
+        of_gain = torch.addcmul(of_left, of_left * gain, spread, value=2.0)
+        of_gain = torch.addcmul(of_gain, of_mean, centre - y)
+        of_v = p.square() * (of_gain - of_p)
+        of_y = torch.addcmul(of_y, of_mean, p)
+        return of_y / c["scale"], of_v / c["variance"], None, None
 
 
-def _moments(y, variance, c, log_weights):
-    """Return what :class:`_Moments` does, with the graph of every operation."""
-    d = y.shape[-1]
+def _moments(y, variance, c, log_weights, keep=False):
+    """Return E[z | y] and Var[z | y], (n, d) each, and what :func:`node_moments` keeps.
+
+    In units of the scale, with p = 1 / (1 + v) and the mean m and the variance V of the nodes, they
+    are y + p v (m - y) and p v + (p v)^2 V.
+    """
     y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
     p = (v + 1.0).reciprocal()
-    natural = torch.cat([y * p, -0.5 * p], dim=-1)
-    nodes = c["moments"][:, : 2 * d]
-    centre, square = (torch.softmax(log_weights + natural @ nodes.T, -1) @ nodes).chunk(2, dim=-1)
-    spread = (square - centre.square()).clamp(min=0.0)
-    mean = y * p + centre * (p * v)
-    left = p * v + (p * v).square() * spread
-    return c["middle"] + mean * c["scale"], left * c["variance"]
+    gain = p * v
+    centre, spread, *tape = node_moments(y, p, c["moments"], log_weights, keep)
+    mean, left = torch.lerp(y, centre, gain), torch.addcmul(gain, gain.square(), spread)
+    if keep:
+        tape = centre, spread, *tape
+    return torch.addcmul(c["middle"], mean, c["scale"]), left * c["variance"], *tape
+
+
+def node_moments(y, precision, moments, log_weights, keep=False):
+    """Return the mean and the variance of the nodes in view of y, (n, d) each.
+
+    The shares of the nodes c_j are softmax_j(log w_j - p |y - c_j|^2 / 2).
+
+    Parameters
+    ----------
+    y, precision : Tensor of shape (n, d)
+        y, and p.
+    moments : Tensor of shape (n_nodes, 2 d + 1)
+        The nodes, their squares, and ones.
+    log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
+    keep : bool
+        Whether to return, too, what :func:`node_moments_backward` asks for. Otherwise they have a
+        graph, where one is recorded.
+    """
+    k = moments.shape[1] - 1
+    # Terms that are the same for all nodes drop out.
+    natural = torch.cat([y * precision, -0.5 * precision], dim=-1)
+    weights = torch.addmm(log_weights, natural, moments[:, :k].T)
+    if torch.is_grad_enabled():
+        sums = torch.softmax(weights, -1) @ moments[:, :k]
+    else:
+        weights = weights.sub_(weights.amax(-1, keepdim=True))
+        # Smaller terms are lost in rounding, and numbers that underflow, here or in a product, are
+        # ten times slower.
+        weights = weights.clamp_(min=-_NEGLIGIBLE).exp_()
+        sums = weights @ moments
+        sums, total = sums[:, :k], sums[:, k:]
+        sums = sums / total
+    centre, square = sums.chunk(2, dim=-1)
+    spread = torch.addcmul(square, centre, centre, value=-1.0).clamp(min=0.0)
+    return (centre, spread, weights, total, sums) if keep else (centre, spread)
+
+
+def node_moments_backward(of_centre, of_spread, y, precision, tape, moments):
+    """Return the gradients of y and the precision, given those of :func:`node_moments`.
+
+    ``tape`` is what that returned.
+    """
+    centre, spread, weights, total, sums = tape
+    of_spread = of_spread * (spread > 0.0)
+    of_centre = torch.addcmul(of_centre, of_spread, centre, value=-2.0)
+    # Through the softmax, of whose gradient the mean over nodes is known.
+    of_sums = torch.cat([of_centre, of_spread], dim=-1)
+    of_sums = torch.cat([of_sums, -(of_sums * sums).sum(-1, keepdim=True)], dim=-1) / total
+    of_logits = (of_sums @ moments.T).mul_(weights)
+    of_scaled, of_square = (of_logits @ moments[:, :-1]).chunk(2, dim=-1)
+    return of_scaled * precision, torch.addcmul(-0.5 * of_square, of_scaled, y)
+
+
+def by_blocks(function, n_nodes, *rows):
+    """Return what a function makes of rows, calling it for so many that memory does not grow."""
+    n_rows = max(1, _BLOCK_SIZE // n_nodes)
+    if len(rows[0]) <= n_rows:
+        return function(*rows)
+    blocks = zip(*(each.split(n_rows) for each in rows), strict=True)
+    return tuple(torch.cat(each) for each in zip(*(function(*b) for b in blocks), strict=True))
 
 
 class EmpiricalPrior(KernelPrior):
