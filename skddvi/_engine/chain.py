@@ -18,8 +18,8 @@ class Step(NamedTuple):
     ``mean_y``, ``mean_z``, ``std``, ``alpha`` and ``sigma`` are A_t, B_t, C_t, alpha_t and
     sigma_t, ``input_scale`` makes y_t of unit variance over the prior, ``output_scale`` is the
     denoiser's. Of the rows are the others: ``gain`` is g_t, ``whitening`` makes the residual
-    y_t - alpha_t m of unit variance, ``first`` and ``second`` are the denoiser's. ``spread`` is a
-    learned factor of the step's spread, in a chain that has one. ``moments`` is what the prior says.
+    y_t - alpha_t m of unit variance, ``first`` and ``second`` are the denoiser's, ``moments`` is
+    what the prior says. ``spread`` is a learned factor of the step's spread, where there is one.
     """
 
     mean_y: torch.Tensor
