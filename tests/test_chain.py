@@ -121,6 +121,7 @@ def test_gradients_of_the_chain_are_those_of_automatic_differentiation(
         (SwissRollPrior, {}),
         (SquarePrior, {"noise": 0.4}),
         (EmpiricalPrior, {"samples": [[-9.0, 0.1], [3.0, 0.5], [4, 0]], "bandwidth": [2, 0.5]}),
+        (EmpiricalPrior, {"samples": [[0.0, 1.0, 2.0]], "bandwidth": 0.5}),
     ],
 )
 @pytest.mark.parametrize("kind", ["diffusion", "unconditional_diffusion"])
@@ -143,6 +144,69 @@ def test_the_chain_of_a_kernel_prior_is_that_of_any_prior_with_its_moments(
     assert len(found) == len(expected) > 10
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() <= 1e-9 * other.abs().max()
+
+
+def narrower(y, variance, part=None):
+    mean, left = PinwheelPrior().denoise(y, variance, part)
+    return 0.5 * mean, 0.25 * left
+
+
+class OwnMoments(PinwheelPrior):
+    def _denoise(self, y, variance, part=None):
+        mean, left = super()._denoise(y, variance, part)
+        return 0.5 * mean, 0.25 * left
+
+
+class Shifted(PinwheelPrior):
+    """Its latents are shifted by an offset that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.full((2,), 0.1, dtype=torch.float64))
+
+    def denoise(self, y, variance, part=None):
+        mean, left = super().denoise(y - self.shift, variance, part)
+        return mean + self.shift, left
+
+
+def test_moments_that_a_user_has_changed_are_those_of_the_chain():
+    changed = PinwheelPrior()
+    changed.denoise = narrower
+    modes = []
+    for prior in (OwnMoments(), changed, PinwheelPrior()):
+        posterior = make_model(prior, 3, hidden_layer_sizes=(7,)).posterior
+        inputs = torch.ones(2, posterior.body[0].in_features, dtype=torch.float64)
+        modes.append(posterior.mode(posterior.condition(inputs)))
+    torch.testing.assert_close(modes[0], modes[1], rtol=1e-9, atol=1e-12)
+    assert (modes[2] - modes[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("prior", [Shifted, lambda: NormalPrior(2), PinwheelPrior])
+def test_a_prior_may_have_parameters_of_its_own(prior, monkeypatch):
+    prior = prior()
+    prior.register_parameter("unused", torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    model = make_model(prior, 3, hidden_layer_sizes=(7,))
+    perturb(model, encoder=0.5, denoiser=0.7)
+    x = draw_rows(model, 6)
+    found = gradients(model, x, None, 2)
+    monkeypatch.setattr(posteriors, "walk", plain)
+    expected = gradients(model, x, None, 2)
+    assert isinstance(prior, Shifted) == ("prior.shift" in expected)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_moments_under_autocast_are_in_full_precision():
+    prior, y = PinwheelPrior(), torch.linspace(-1, 1, 10, dtype=torch.float32).view(5, 2)
+    variance, found = torch.full((5, 2), 0.3, dtype=torch.float32), []
+    y.requires_grad_()
+    for low in (False, True):
+        for again in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                mean, left = prior.denoise(y, variance)
+                found += torch.autograd.grad((mean + left).sum(), y, create_graph=again)
+    for gradient in found[1:]:
+        torch.testing.assert_close(gradient, found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_chain_without_gradient_is_the_same():
@@ -208,6 +272,7 @@ def test_a_chain_leaves_nothing_in_memory():
 
 @pytest.mark.parametrize("name", ["normal", "pinwheel", "user's without gradient"])
 def test_gradients_of_gradients_are_those_of_automatic_differentiation(name, monkeypatch):
+    monkeypatch.setattr(_kernel, "_BLOCK_SIZE", 1000)
     model = make_model(PRIORS[name](), 3, hidden_layer_sizes=(7,))
     perturb(model, encoder=0.5, denoiser=0.7)
     x = draw_rows(model, 6)

@@ -49,7 +49,11 @@ class Step(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the gradient of a step asks for: the ``std`` is without the factor of the spread."""
+    """What the gradient of a step asks for.
+
+    The ``std`` is without the factor of the spread; ``moments_tape`` is that of the step's moments,
+    ``denoiser_tape`` the denoiser's.
+    """
 
     residual: torch.Tensor
     evidence: torch.Tensor
@@ -84,7 +88,7 @@ def walk(posterior, y, steps, condition, noises=()):
     inputs += [*posterior.denoiser.weights(), *posterior.prior.parameters()]
     found = _Walk.apply(posterior, steps, condition, noises, *inputs)
     predictions, stds = found[: len(steps)], found[len(steps) :]
-    return predictions, stds or [step.moments.tensors[-1].expand_as(y) for step in steps]
+    return predictions, stds or [step.moments.std.expand_as(y) for step in steps]
 
 
 def step_back(y, step, predicted, std, noise=None):
@@ -144,13 +148,15 @@ class _Walk(torch.autograd.Function):
             predictions, stds = _walk(posterior, inputs[0], steps, condition, noises, ctx.records)
         # Whether one was changed in place is checked where they are asked for again.
         ctx.save_for_backward(*inputs)
-        return tuple(predictions) if steps[0].moments.knows_std else (*predictions, *stds)
+        known = steps[0].moments.std is not None
+        return tuple(predictions) if known else (*predictions, *stds)
 
     @staticmethod
     def backward(ctx, *grads):
         """Return the gradients of the inputs."""
         inputs = ctx.saved_tensors
-        with _threads(ctx.posterior, inputs[0]):
+        full = torch.autocast(inputs[0].device.type, enabled=False)
+        with _threads(ctx.posterior, inputs[0]), full:
             # With a graph where a gradient of the gradient will be asked for.
             own = (_again if torch.is_grad_enabled() else _back)(ctx, inputs, grads)
         return None, None, None, None, *own
@@ -173,8 +179,7 @@ def _back(ctx, inputs, grads):
     of_steps, of_y = [], None
     for i in reversed(range(k)):
         step, record = steps[i], ctx.records[i]
-        knows_std = step.moments.knows_std
-        of_predicted, of_std = grads[i], None if knows_std else grads[k + i]
+        of_predicted, of_std = grads[i], grads[k + i] if step.moments.std is None else None
         if of_y is not None:  # from y_{t-1}, see step_back
             of_predicted = torch.addcmul(of_predicted, step.mean_z, of_y)
             if ctx.noises:
@@ -228,7 +233,7 @@ def _again(ctx, inputs, grads):
     for i, step in enumerate(ctx.steps):
         own = of_steps[i * n_inputs : (i + 1) * n_inputs]
         moments = step.moments.replaced(own[len(STEP_INPUTS) :])
-        own = dict(zip(STEP_INPUTS, own, strict=False))
+        own = dict(zip(STEP_INPUTS, own[: len(STEP_INPUTS)], strict=True))
         steps.append(step._replace(second=second, moments=moments, **own))
     predictions, stds = _walk(ctx.posterior, y, steps, condition, ctx.noises)
     outputs = [*predictions, *stds][: len(grads)]

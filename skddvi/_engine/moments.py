@@ -27,10 +27,16 @@ def moments_at(posterior, variance, mean_z, std, part):
     -------
     moments : Moments
     """
-    kind = type(posterior.prior)
-    if kind is NormalPrior:
+    prior = posterior.prior
+    if type(prior) is NormalPrior:
         return NormalMoments.at(posterior, variance, mean_z, std)
-    if part is None and kind.denoise is KernelPrior.denoise:
+    # What a subclass, or a user, has changed or made learnable is asked of the prior itself.
+    plain = (
+        getattr(prior.denoise, "__func__", None) is KernelPrior.denoise
+        and getattr(prior._denoise, "__func__", None) is KernelPrior._denoise
+        and next(prior.parameters(), None) is None
+    )
+    if plain and part is None:
         return KernelMoments.at(posterior, variance, mean_z, std)
     return PriorMoments(variance, part=part)
 
@@ -46,8 +52,8 @@ class Moments:
         What has no gradient.
     """
 
-    # Whether the std of a step back is known before the evidence is.
-    knows_std = False
+    # The std of a step back, where it is known before the evidence is.
+    std = None
 
     def __init__(self, *tensors, **constants):
         self.tensors, self.constants = tensors, constants
@@ -81,7 +87,15 @@ class Moments:
 class NormalMoments(Moments):
     """Under a normal prior the mean is linear in the evidence, and the variance that of no row."""
 
-    knows_std = True
+    @property
+    def std(self):
+        """See :class:`Moments`."""
+        return self.tensors[2]
+
+    def spread_by(self, factor):
+        """Return the same with a std that is multiplied by a factor."""
+        shrinkage, offset, std = self.tensors
+        return NormalMoments(shrinkage, offset, std * factor)
 
     @classmethod
     def at(cls, posterior, variance, mean_z, std):
@@ -99,7 +113,7 @@ class NormalMoments(Moments):
     def backward(self, posterior, step, record, of_predicted, of_std, learned):
         """See :meth:`Moments.backward`."""
         own = of_predicted * record.evidence, of_predicted, of_std
-        return of_predicted * self.tensors[0], own, ()
+        return of_predicted * self.tensors[0], own, [torch.zeros_like(p) for p in learned]
 
 
 class KernelMoments(Moments):
@@ -135,20 +149,22 @@ class KernelMoments(Moments):
 
     def predict(self, posterior, evidence, step, tape):
         """See :meth:`Moments.predict`."""
-        p, gain, least, factor = self.tensors
-        c, shape = self.constants, evidence.shape
+        p, gain, least, per_spread = self.tensors
+        c, blocks = self.constants, []
+
+        def of_block(y, p):
+            found = node_moments(y, p, c["nodes"], c["log_weights"], keep=tape is not None)
+            blocks.append(found)
+            return found[:2]
+
         y = torch.addcmul(c["origin"], evidence, c["per_unit"])
         rows = y.flatten(0, -2), p.expand_as(y).flatten(0, -2)
-        found = by_blocks(
-            lambda *rows: node_moments(*rows, c["nodes"], c["log_weights"], tape is not None),
-            len(c["nodes"]),
-            *rows,
-        )
-        centre, spread = (each.view(shape) for each in found[:2])
+        centre, spread = (each.view_as(y) for each in by_blocks(of_block, len(c["nodes"]), *rows))
         centre = torch.addcmul(c["middle"], centre, c["unit"])
         if tape is not None:
-            tape += y, centre, spread, found
-        mean, variance = torch.lerp(evidence, centre, gain), torch.addcmul(least, factor, spread)
+            tape += y, centre, spread, blocks
+        mean = torch.lerp(evidence, centre, gain)
+        variance = torch.addcmul(least, per_spread, spread)
         if posterior.damps and torch.is_grad_enabled():
             damping = _damping(p.detach(), gain.detach(), spread.detach())
             mean, variance = damped(mean, damping), damped(variance, damping)
@@ -156,19 +172,17 @@ class KernelMoments(Moments):
 
     def backward(self, posterior, step, record, of_predicted, of_std, learned):
         """See :meth:`Moments.backward`."""
-        p, gain, _, factor = self.tensors
-        y, centre, spread, tape = record.moments_tape
-        c, of_variance = self.constants, 0.5 * of_std / record.std
+        p, gain, _, per_spread = self.tensors
+        y, centre, spread, blocks = record.moments_tape
+        c, of_variance, blocks = self.constants, 0.5 * of_std / record.std, iter(blocks)
         if posterior.damps:
             damping = _damping(p, gain, spread)
             of_predicted, of_variance = of_predicted * damping, of_variance * damping
-        of_y, of_p = node_moments_backward(
-            (of_predicted * gain * c["unit"]).flatten(0, -2),
-            (of_variance * factor).flatten(0, -2),
-            y.flatten(0, -2),
-            p.expand_as(y).flatten(0, -2),
-            tape,
-            c["nodes"],
+        rows = of_predicted * gain * c["unit"], of_variance * per_spread, y, p.expand_as(y)
+        of_y, of_p = by_blocks(
+            lambda *rows: node_moments_backward(*rows, next(blocks), c["nodes"]),
+            len(c["nodes"]),
+            *(each.flatten(0, -2) for each in rows),
         )
         of_evidence = torch.addcmul(of_predicted * p, of_y.view_as(y), c["per_unit"])
         of_gain = of_predicted * (centre - record.evidence)

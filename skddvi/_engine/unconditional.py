@@ -38,7 +38,6 @@ class UnconditionalDiffusionPosterior(DiffusionPosterior):
     def _at_steps(self, steps, condition):
         spread = self.log_spread.clamp(-8.0, 4.0).exp()[steps]
         step = super()._at_steps(steps, condition)
-        if step.moments.knows_std:
-            *others, std = step.moments.tensors
-            return step._replace(moments=step.moments.replaced((*others, std * spread)))
+        if step.moments.std is not None:
+            return step._replace(moments=step.moments.spread_by(spread))
         return step._replace(spread=spread)

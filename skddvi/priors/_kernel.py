@@ -137,9 +137,7 @@ class _Moments(torch.autograd.Function):
         log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
         """
         keep = any(ctx.needs_input_grad)
-        # Products of low precision would not do.
-        with torch.autocast(y.device.type, enabled=False):
-            mean, left, *tape = _moments(y, variance, c, log_weights, keep)
+        mean, left, *tape = _moments(y, variance, c, log_weights, keep)
         if keep:
             ctx.c, ctx.log_weights = c, log_weights
             ctx.save_for_backward(y, variance, *tape)
@@ -148,29 +146,35 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_mean, of_left):
         """Return the gradients (n, d) in y and the variance."""
-        y, variance, *tape = ctx.saved_tensors
-        c = ctx.c
-        if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
-            # Views, so that what one owes to the other is not counted twice.
-            inputs = [each.view_as(each) for each in (y, variance)]
-            outputs = _moments(*inputs, c, ctx.log_weights)
-            used = [each for each in inputs if each.requires_grad]
-            found = torch.autograd.grad(outputs, used, (of_mean, of_left), create_graph=True)
-            own = iter(found)
-            return *(next(own) if each.requires_grad else None for each in inputs), None, None
-        y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
-        p = (v + 1.0).reciprocal()
-        gain = p * v
-        centre, spread = tape[:2]
-        of_mean, of_left = of_mean * c["scale"], of_left * c["variance"]
-        of_y, of_p = node_moments_backward(
-            of_mean * gain, of_left * gain.square(), y, p, tape, c["moments"]
-        )
-        of_gain = torch.addcmul(of_left, of_left * gain, spread, value=2.0)
-        of_gain = torch.addcmul(of_gain, of_mean, centre - y)
-        of_v = p.square() * (of_gain - of_p)
-        of_y = torch.addcmul(of_y, of_mean, p)
-        return of_y / c["scale"], of_v / c["variance"], None, None
+        inputs = ctx.saved_tensors[:2]
+        # Products of low precision would not do, in the gradient neither.
+        with torch.autocast(of_mean.device.type, enabled=False):
+            if torch.is_grad_enabled():  # a gradient of the gradient will be asked for
+                # Views, so that what one owes to the other is not counted twice.
+                inputs = [each.view_as(each) for each in inputs]
+                outputs = _moments(*inputs, ctx.c, ctx.log_weights)
+                used = [each for each in inputs if each.requires_grad]
+                found = torch.autograd.grad(outputs, used, (of_mean, of_left), create_graph=True)
+                own = iter(found)
+                own = [next(own) if each.requires_grad else None for each in inputs]
+            else:
+                own = _moments_backward(of_mean, of_left, *inputs, ctx.saved_tensors[2:], ctx.c)
+        return *own, None, None
+
+
+def _moments_backward(of_mean, of_left, y, variance, tape, c):
+    """Return the gradients (n, d) in y and the variance, given those of :func:`_moments`."""
+    y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
+    p = (v + 1.0).reciprocal()
+    gain, centre, spread = p * v, *tape[:2]
+    of_mean, of_left = of_mean * c["scale"], of_left * c["variance"]
+    of_y, of_p = node_moments_backward(
+        of_mean * gain, of_left * gain.square(), y, p, tape, c["moments"]
+    )
+    of_gain = torch.addcmul(of_left, of_left * gain, spread, value=2.0)
+    of_gain = torch.addcmul(of_gain, of_mean, centre - y)
+    of_v = p.square() * (of_gain - of_p)
+    return torch.addcmul(of_y, of_mean, p) / c["scale"], of_v / c["variance"]
 
 
 def _moments(y, variance, c, log_weights, keep=False):
@@ -182,7 +186,9 @@ def _moments(y, variance, c, log_weights, keep=False):
     y, v = (y - c["middle"]) / c["scale"], variance / c["variance"]
     p = (v + 1.0).reciprocal()
     gain = p * v
-    centre, spread, *tape = node_moments(y, p, c["moments"], log_weights, keep)
+    # Products of low precision would not do.
+    with torch.autocast(y.device.type, enabled=False):
+        centre, spread, *tape = node_moments(y, p, c["moments"], log_weights, keep)
     mean, left = torch.lerp(y, centre, gain), torch.addcmul(gain, gain.square(), spread)
     if keep:
         tape = centre, spread, *tape
@@ -202,14 +208,14 @@ def node_moments(y, precision, moments, log_weights, keep=False):
         The nodes, their squares, and ones.
     log_weights : Tensor of shape (n_nodes,) or (n, n_nodes)
     keep : bool
-        Whether to return, too, what :func:`node_moments_backward` asks for. Otherwise they have a
-        graph, where one is recorded.
+        Whether to return, too, what :func:`node_moments_backward` asks for. Otherwise the results
+        have a graph, where one is recorded.
     """
     k = moments.shape[1] - 1
     # Terms that are the same for all nodes drop out.
     natural = torch.cat([y * precision, -0.5 * precision], dim=-1)
     weights = torch.addmm(log_weights, natural, moments[:, :k].T)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not keep:
         sums = torch.softmax(weights, -1) @ moments[:, :k]
     else:
         weights = weights.sub_(weights.amax(-1, keepdim=True))
@@ -227,10 +233,10 @@ def node_moments(y, precision, moments, log_weights, keep=False):
 def node_moments_backward(of_centre, of_spread, y, precision, tape, moments):
     """Return the gradients of y and the precision, given those of :func:`node_moments`.
 
-    ``tape`` is what that returned.
+    ``tape`` is what that returned with ``keep``.
     """
     centre, spread, weights, total, sums = tape
-    of_spread = of_spread * (spread > 0.0)
+    of_spread = torch.where(spread > 0.0, of_spread, 0.0)
     of_centre = torch.addcmul(of_centre, of_spread, centre, value=-2.0)
     # Through the softmax, of whose gradient the mean over nodes is known.
     of_sums = torch.cat([of_centre, of_spread], dim=-1)
