@@ -119,31 +119,33 @@ def layout(graph, start, rng):
         Chooses which rows push which.
     """
     n = len(start)
-    rows, columns = np.repeat(np.arange(n), np.diff(graph.indptr)), graph.indices
-    pull = graph.data.astype(np.float32)
-    forces = sparse.csr_matrix((pull.copy(), columns, graph.indptr), shape=(n, n))
-    push = (REPULSION / N_REPULSIONS) * np.asarray(graph.sum(1), dtype=np.float32)
+    # Each edge once; axes apart, so that what is gathered lies together.
+    edges = sparse.triu(graph, k=1).tocsr()
+    rows, columns = np.repeat(np.arange(n), np.diff(edges.indptr)), edges.indices
+    pull = 2.0 * edges.data.astype(np.float32)
+    forces = sparse.csr_matrix((pull.copy(), columns, edges.indptr), shape=(n, n))
+    reactions = forces.T  # shares the numbers
+    push = (2.0 * REPULSION / N_REPULSIONS) * np.asarray(graph.sum(1), dtype=np.float32).ravel()
     z = start - start.mean(0)
     z = (z * (LAYOUT_SCALE / max(z.std(), 1e-12))).astype(np.float32)
+    z = np.ascontiguousarray(z.T)
     mean, square = np.zeros_like(z), np.zeros_like(z)
     for step in range(N_LAYOUT_STEPS):
-        forces.data = 2.0 * pull / (1.0 + _squared_distances(z[rows] - z[columns]))
-        gradient = np.asarray(forces.sum(1)) * z - forces @ z
+        along = sum((axis.take(rows) - axis.take(columns)) ** 2 for axis in z)
+        np.divide(pull, 1.0 + along, out=forces.data)
+        total = (forces.sum(0) + forces.sum(1).T).A1
+        gradient = np.stack([total * axis - forces @ axis - reactions @ axis for axis in z])
         for _ in range(N_REPULSIONS):
-            difference = z - z[rng.permutation(n)]
-            squared = _squared_distances(difference)[:, None]
-            force = 2.0 * push * difference / ((1e-3 + squared) * (1.0 + squared))
-            gradient -= force.clip(-4.0, 4.0)
+            difference = z - z.take(rng.permutation(n), axis=1)
+            squared = np.einsum("ij,ij->j", difference, difference)
+            difference *= push / ((1e-3 + squared) * (1.0 + squared))
+            gradient -= difference.clip(-4.0, 4.0)
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.99 * square + 0.01 * gradient**2
         direction = mean / (1.0 - 0.9 ** (step + 1))
         direction /= np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
         z -= LAYOUT_RATE * (1.0 - step / N_LAYOUT_STEPS) * direction
-    return z
-
-
-def _squared_distances(differences):
-    return np.einsum("ij,ij->i", differences, differences)
+    return np.ascontiguousarray(z.T)
 
 
 class NeighborAgreement:
