@@ -85,7 +85,7 @@ class Moments:
 
 
 class NormalMoments(Moments):
-    """Under a normal prior the mean is linear in the evidence, and the variance that of no row."""
+    """Under a normal prior the mean is linear in the evidence, and the variance known before it."""
 
     @property
     def std(self):
