@@ -8,6 +8,7 @@ import torch
 from _linear_gaussian import draw_rows, make_model, perturb
 
 from skddvi._engine import chain, posteriors
+from skddvi._engine.moments import KernelMoments, PriorMoments
 from skddvi.mixture_prior import MixturePrior
 from skddvi.priors import (
     EmpiricalPrior,
@@ -135,26 +136,32 @@ def test_the_chain_of_a_kernel_prior_is_that_of_any_prior_with_its_moments(
     if block_size:
         monkeypatch.setattr(_kernel, "_BLOCK_SIZE", block_size)
     found, expected = [], []
-    for results, each in (found, prior(**args)), (expected, Any(**args)):
+    for results, each, moments in (
+        (found, prior(**args), KernelMoments),
+        (expected, Any(**args), PriorMoments),
+    ):
         model = make_model(each, 5, posterior=(kind, {}), hidden_layer_sizes=(7,))
         perturb(model, encoder=0.5, denoiser=0.7)
         x = draw_rows(make_model(prior(**args), 5, hidden_layer_sizes=(7,)), 6)
-        results += [model.posterior.mode(model.posterior.condition(model.likelihood.encode(x)))]
+        condition = model.posterior.condition(model.likelihood.encode(x))
+        assert {type(step.moments) for step in model.posterior._chain(condition).values()} == {
+            moments
+        }
+        results += [model.posterior.mode(condition)]
         results += gradients(model, x, None, 3).values()
     assert len(found) == len(expected) > 10
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() <= 1e-9 * other.abs().max()
 
 
-def narrower(y, variance, part=None):
-    mean, left = PinwheelPrior().denoise(y, variance, part)
-    return 0.5 * mean, 0.25 * left
+def narrower(denoise):
+    """Return a method like ``denoise`` that is surer of values nearer to zero."""
 
-
-class OwnMoments(PinwheelPrior):
-    def _denoise(self, y, variance, part=None):
-        mean, left = super()._denoise(y, variance, part)
+    def method(*args):
+        mean, left = denoise(*args)
         return 0.5 * mean, 0.25 * left
+
+    return method
 
 
 class Shifted(PinwheelPrior):
@@ -169,11 +176,15 @@ class Shifted(PinwheelPrior):
         return mean + self.shift, left
 
 
-def test_moments_that_a_user_has_changed_are_those_of_the_chain():
-    changed = PinwheelPrior()
-    changed.denoise = narrower
-    modes = []
-    for prior in (OwnMoments(), changed, PinwheelPrior()):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(PinwheelPrior, "denoise"), (PinwheelPrior, "_denoise"), (NormalPrior, "denoise")],
+)
+def test_moments_that_a_user_has_changed_are_those_of_the_chain(kind, name):
+    subclass = type("Subclass", (kind,), {name: narrower(getattr(kind, name))})()
+    changed, modes = kind(), []
+    changed.denoise = narrower(changed.denoise)
+    for prior in (subclass, changed, kind()):
         posterior = make_model(prior, 3, hidden_layer_sizes=(7,)).posterior
         inputs = torch.ones(2, posterior.body[0].in_features, dtype=torch.float64)
         modes.append(posterior.mode(posterior.condition(inputs)))
@@ -207,6 +218,25 @@ def test_gradients_of_moments_under_autocast_are_in_full_precision():
                 found += torch.autograd.grad((mean + left).sum(), y, create_graph=again)
     for gradient in found[1:]:
         torch.testing.assert_close(gradient, found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("prior", [NormalPrior(2), PinwheelPrior()], ids=["normal", "pinwheel"])
+def test_gradients_of_the_chain_under_autocast_are_in_full_precision(prior):
+    model = make_model(prior, 3, hidden_layer_sizes=(7,)).to(torch.float32)
+    perturb(model, encoder=0.5, denoiser=0.7)
+    posterior, generator = model.posterior, torch.Generator().manual_seed(0)
+    statistics = torch.randn(
+        6, posterior.head.out_features, generator=generator, dtype=torch.float32
+    )
+    found = []
+    for low in (False, True):
+        posterior.zero_grad()
+        z = posterior.mode(posterior.condition_on(statistics))
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            z.sin().sum().backward()
+        found.append(posterior.denoiser.hidden.weight.grad.clone())
+    assert found[0].abs().max() > 0.0
+    assert torch.equal(*found)
 
 
 def test_a_chain_without_gradient_is_the_same():

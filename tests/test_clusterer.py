@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skddvi import ClusterNumberScan, DDVAEClusterer, cluster_number_scan
+from skddvi import ClusterNumberScan, DDVAEClusterer, _neighbors, cluster_number_scan
 from skddvi._neighbors import (
     NeighborAgreement,
     fuzzy_graph,
@@ -237,6 +237,34 @@ def test_equal_rows_have_a_finite_graph_and_layout():
     graph = fuzzy_graph(*nearest_neighbors(Z, 5))
     assert np.isfinite(graph.data).all()
     assert np.isfinite(layout(graph, Z, np.random.default_rng(0))).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_the_layout_descends_along_the_forces_of_all_edges(d, monkeypatch):
+    monkeypatch.setattr(_neighbors, "N_LAYOUT_STEPS", 3)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 5))
+    graph = fuzzy_graph(*nearest_neighbors(rows, 6))
+    found = layout(graph, rows[:, :d], np.random.default_rng(1))
+
+    weights, rng = graph.toarray(), np.random.default_rng(1)
+    z = rows[:, :d] - rows[:, :d].mean(0)
+    z *= _neighbors.LAYOUT_SCALE / z.std()
+    mean = square = 0.0
+    for step in range(3):
+        difference = z[:, None] - z
+        pull = 2.0 * weights / (1.0 + (difference**2).sum(-1))
+        gradient = (pull[..., None] * difference).sum(1)
+        for _ in range(_neighbors.N_REPULSIONS):
+            difference = z - z[rng.permutation(len(z))]
+            squared = (difference**2).sum(1, keepdims=True)
+            push = 2.0 * _neighbors.REPULSION / _neighbors.N_REPULSIONS * weights.sum(1)[:, None]
+            gradient -= (push * difference / ((1e-3 + squared) * (1.0 + squared))).clip(-4, 4)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
+        scale = np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
+        direction = mean / (1.0 - 0.9 ** (step + 1)) / scale
+        z = z - _neighbors.LAYOUT_RATE * (1.0 - step / 3) * direction
+    np.testing.assert_allclose(found, z, rtol=1e-3, atol=1e-3)
 
 
 def test_the_layout_opens_gaps_and_keeps_neighbours():

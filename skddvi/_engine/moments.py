@@ -28,17 +28,20 @@ def moments_at(posterior, variance, mean_z, std, part):
     moments : Moments
     """
     prior = posterior.prior
-    if type(prior) is NormalPrior:
+    if _has_methods_of(NormalPrior, prior, "denoise"):
         return NormalMoments.at(posterior, variance, mean_z, std)
-    # What a subclass, or a user, has changed or made learnable is asked of the prior itself.
-    plain = (
-        getattr(prior.denoise, "__func__", None) is KernelPrior.denoise
-        and getattr(prior._denoise, "__func__", None) is KernelPrior._denoise
-        and next(prior.parameters(), None) is None
-    )
-    if plain and part is None:
+    fixed = next(prior.parameters(), None) is None
+    if part is None and fixed and _has_methods_of(KernelPrior, prior, "denoise", "_denoise"):
         return KernelMoments.at(posterior, variance, mean_z, std)
     return PriorMoments(variance, part=part)
+
+
+def _has_methods_of(kind, prior, *names):
+    """Return whether neither a subclass nor a user has put others in their place."""
+    return all(
+        getattr(getattr(prior, name, None), "__func__", None) is getattr(kind, name)
+        for name in names
+    )
 
 
 class Moments:
@@ -165,7 +168,7 @@ class KernelMoments(Moments):
             tape += y, centre, spread, blocks
         mean = torch.lerp(evidence, centre, gain)
         variance = torch.addcmul(least, per_spread, spread)
-        if posterior.damps and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             damping = _damping(p.detach(), gain.detach(), spread.detach())
             mean, variance = damped(mean, damping), damped(variance, damping)
         return mean, variance.sqrt()
@@ -174,10 +177,8 @@ class KernelMoments(Moments):
         """See :meth:`Moments.backward`."""
         p, gain, _, per_spread = self.tensors
         y, centre, spread, blocks = record.moments_tape
-        c, of_variance, blocks = self.constants, 0.5 * of_std / record.std, iter(blocks)
-        if posterior.damps:
-            damping = _damping(p, gain, spread)
-            of_predicted, of_variance = of_predicted * damping, of_variance * damping
+        c, blocks, damping = self.constants, iter(blocks), _damping(p, gain, spread)
+        of_predicted, of_variance = of_predicted * damping, 0.5 * of_std / record.std * damping
         rows = of_predicted * gain * c["unit"], of_variance * per_spread, y, p.expand_as(y)
         of_y, of_p = by_blocks(
             lambda *rows: node_moments_backward(*rows, next(blocks), c["nodes"]),
