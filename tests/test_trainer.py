@@ -15,6 +15,7 @@ from skddvi._engine import optimizer as optimizer_module
 from skddvi._engine import threads, trainer
 from skddvi._engine.optimizer import MAX_GRADIENT_NORM, Adam
 from skddvi._engine.trainer import TrainingDiverged
+from skddvi.priors import GaussianMixturePrior, NormalPrior
 from skddvi.regularizers import NeighborhoodPreservation
 
 PARAMETERS = {
@@ -159,8 +160,9 @@ def test_validation_does_not_change_the_training():
     assert np.array_equal(weights(alone), weights(watched))
 
 
-@pytest.mark.parametrize("kl_warmup", [0.0, 0.5, 1.0])
-def test_kl_warmup_raises_both_weights_from_nothing(monkeypatch, kl_warmup):
+@pytest.fixture
+def weights_used(monkeypatch):
+    """Return a list on which each step's weights of the bound and of the sleep term are put."""
     used = []
     original = trainer.training_loss
 
@@ -169,6 +171,11 @@ def test_kl_warmup_raises_both_weights_from_nothing(monkeypatch, kl_warmup):
         return original(*args, kl_weight=kl_weight, sleep_weight=sleep_weight, **kwargs)
 
     monkeypatch.setattr(trainer, "training_loss", training_loss)
+    return used
+
+
+@pytest.mark.parametrize("kl_warmup", [0.0, 0.5, 1.0])
+def test_kl_warmup_raises_both_weights_from_nothing(weights_used, kl_warmup):
     model = make_model(
         kl_weight=0.7, kl_warmup=kl_warmup, n_diffusion_steps=2, sleep="auto", sleep_weight=1.5
     ).fit(make_rows())
@@ -176,10 +183,48 @@ def test_kl_warmup_raises_both_weights_from_nothing(monkeypatch, kl_warmup):
     share = np.arange(n_steps) / n_steps
     expected = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(n_steps)
     expected = np.append(expected, 1.0)  # the last for the check after the last step
-    kl_weights, sleep_weights = zip(*used, strict=True)
+    kl_weights, sleep_weights = zip(*weights_used, strict=True)
     assert kl_weights == pytest.approx(0.7 * expected)
     assert sleep_weights == pytest.approx(1.5 * expected)
     assert all(value > 0.0 for value in model.history_["sleep"])  # of cold steps, too
+
+
+@pytest.mark.parametrize("kl_warmup", [0.0, 0.25])
+def test_kl_peak_raises_the_bounds_weight_late_and_no_longer(weights_used, kl_warmup):
+    make_model(
+        kl_weight=0.7,
+        kl_warmup=kl_warmup,
+        kl_peak=3.0,
+        n_diffusion_steps=2,
+        sleep="auto",
+        sleep_weight=1.5,
+        max_iter=20,
+    ).fit(make_rows())
+    n_steps = 20 * BATCHES
+    share = np.append(np.arange(n_steps) / n_steps, 1.0)
+    warmth = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(n_steps + 1)
+    left = (share - kl_warmup) / (1.0 - kl_warmup)
+    peak = np.interp(left, [0.33, 0.5, 0.67, 0.95], [1.0, 3.0, 3.0, 1.0])
+    kl_weights, sleep_weights = zip(*weights_used, strict=True)
+    assert kl_weights == pytest.approx(0.7 * warmth * peak)
+    assert sleep_weights == pytest.approx(1.5 * warmth)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "peak"),
+    [
+        ({"prior": "pinwheel"}, 3.0),
+        ({"prior": "pinwheel", "n_diffusion_steps": 0}, 1.0),
+        ({"prior": "pinwheel", "early_stopping": True}, 1.0),
+        ({"prior": "pinwheel", "early_stopping": True, "kl_peak": 2.0}, 2.0),
+        ({"prior": "normal"}, 1.0),
+        ({"prior": NormalPrior()}, 1.0),
+        ({"prior": GaussianMixturePrior([[-1.0, 0.0], [1.0, 0.0]], 0.5)}, 3.0),
+    ],
+)
+def test_auto_kl_peak(weights_used, parameters, peak):
+    make_model(**{"max_iter": 10, **parameters}).fit(make_rows())
+    assert max(kl_weight for kl_weight, _ in weights_used) == pytest.approx(peak)
 
 
 def test_only_the_bound_of_weight_one_is_called_elbo():

@@ -238,7 +238,7 @@ class ClassLoop(Loop):
     def losses(self, x, indices, warmth):
         """Return the negative of equation (10) with its figures and the rows' latents."""
         model, told, n = self.model, self.labels, len(x)
-        kl_weight = self.schedule.kl_weight * warmth
+        kl_weight = self.kl_weight(warmth)
         sleep_weight = self.schedule.sleep_weight * warmth
         labels = told.codes[indices]
         extra = self.extra_labelled(n, int((labels != UNLABELLED).sum()))

@@ -20,6 +20,9 @@ from .user_networks import UserNetwork, global_random_numbers, user_buffers
 CHUNK_ROWS = 4096
 # The learning rate rises over this share of the steps, then falls along a half cosine to zero.
 WARMUP_SHARE = 0.05
+# Of the steps after the warm-up: where ``kl_weight`` begins to rise, is at its peak, begins to fall
+# and is down again. Late, when latents no longer move from one part of the prior to another.
+PEAK_SHARES = 0.33, 0.5, 0.67, 0.95
 # The likelihood's own parameters, few and on a log scale, move faster than the weights.
 LIKELIHOOD_PACE = 30.0
 # After a loss or a gradient that is not finite: how much slower, and how often to try again.
@@ -37,6 +40,7 @@ class Schedule:
     learning_rate: float
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
+    kl_peak: float = 1.0
     sleep: str = "conditional"
     sleep_weight: float = 2.0
     n_importance_samples: int = 1
@@ -314,6 +318,14 @@ class Loop:
         n_cold = self.n_steps * self.schedule.kl_warmup
         return min(1.0, self.step / n_cold) if n_cold > 0.0 else 1.0
 
+    def kl_weight(self, warmth):
+        """Return the factor of everything but log p(x|z) in this step."""
+        schedule, (rise, top, fall, end) = self.schedule, PEAK_SHARES
+        share = (self.step / self.n_steps - schedule.kl_warmup) / (1.0 - schedule.kl_warmup or 1.0)
+        height = min((share - rise) / (top - rise), (end - share) / (end - fall))
+        height = min(1.0, max(0.0, height))
+        return schedule.kl_weight * warmth * (1.0 + height * (schedule.kl_peak - 1.0))
+
     def losses(self, x, indices, warmth):
         """Return the loss of rows x, a scalar, the figures of its terms, and the rows' latents."""
         schedule = self.schedule
@@ -321,7 +333,7 @@ class Loop:
             self.model,
             x,
             generator=self.generator,
-            kl_weight=schedule.kl_weight * warmth,
+            kl_weight=self.kl_weight(warmth),
             sleep=schedule.sleep if schedule.sleep_weight > 0.0 else "off",
             sleep_weight=schedule.sleep_weight * warmth,
             n_importance_samples=schedule.n_importance_samples,

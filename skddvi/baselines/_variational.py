@@ -20,6 +20,7 @@ class GaussianVAE(Baseline):
     {model}
     {kl_weight}
     {kl_warmup}
+    {kl_peak}
     {training}
 
     Attributes
@@ -57,7 +58,7 @@ class GaussianVAE(Baseline):
     (150, 2)
     """
 
-    _parameter_constraints: dict = constraints("kl_weight", "kl_warmup")
+    _parameter_constraints: dict = constraints("kl_weight", "kl_warmup", "kl_peak")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class GaussianVAE(Baseline):
         likelihood="gaussian",
         kl_weight=1.0,
         kl_warmup=0.4,
+        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -93,6 +95,7 @@ class GaussianVAE(Baseline):
         self.likelihood = likelihood
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -130,6 +133,7 @@ class IWAE(Baseline):
         K of equation (7) in training. 1 is :class:`GaussianVAE`. Time grows with it.
     {kl_weight}
     {kl_warmup}
+    {kl_peak}
     {training}
 
     Attributes
@@ -177,7 +181,10 @@ class IWAE(Baseline):
     """
 
     _parameter_constraints: dict = constraints(
-        "kl_weight", "kl_warmup", n_importance_samples=[Interval(Integral, 1, None, closed="left")]
+        "kl_weight",
+        "kl_warmup",
+        "kl_peak",
+        n_importance_samples=[Interval(Integral, 1, None, closed="left")],
     )
 
     def __init__(
@@ -189,6 +196,7 @@ class IWAE(Baseline):
         n_importance_samples=5,
         kl_weight=1.0,
         kl_warmup=0.4,
+        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -216,6 +224,7 @@ class IWAE(Baseline):
         self.n_importance_samples = n_importance_samples
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
