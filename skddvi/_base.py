@@ -414,27 +414,28 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         sleep = self.sleep
         if sleep == "auto":
             sleep = "conditional" if self.n_diffusion_steps > 0 else "off"
+        early_stopping = self.early_stopping and X_val is not None
         return Schedule(
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
             kl_weight=self.kl_weight,
             kl_warmup=self.kl_warmup,
-            kl_peak=self._peak(),
+            kl_peak=self._peak(early_stopping),
             sleep=sleep,
             sleep_weight=self.sleep_weight,
             regularizers=_fitted_regularizers(self.regularizer, X),
-            early_stopping=self.early_stopping and X_val is not None,
+            early_stopping=early_stopping,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
 
-    def _peak(self):
+    def _peak(self, early_stopping):
         if self.kl_peak != "auto":
             return float(self.kl_peak)
         # A normal prior has no shape to come close to, and posteriors without a chain pay more for
         # it in the bound, which falls meanwhile: no end of learning, as early stopping would think.
-        if self.early_stopping or self.n_diffusion_steps == 0:
+        if early_stopping or self.n_diffusion_steps == 0:
             return 1.0
         return 1.0 if isinstance(self._make_prior(), NormalPrior) else AUTO_PEAK
 

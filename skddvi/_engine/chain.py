@@ -4,6 +4,7 @@ Each step is dozens of operations on small tensors. For automatic differentiatio
 nodes of its graph, which cost more than the arithmetic; so a chain is one node.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -164,6 +165,8 @@ class _Walk(torch.autograd.Function):
 
 def _threads(posterior, y):
     """Return a context in which the steps, small as they are, do not wait for many threads."""
+    if torch.get_num_threads() == 1:
+        return nullcontext()  # a limit takes as long as a small product
     return limited_threads(posterior.denoiser, y.numel() // y.shape[-1])
 
 

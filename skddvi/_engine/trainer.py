@@ -321,7 +321,9 @@ class Loop:
     def kl_weight(self, warmth):
         """Return the factor of everything but log p(x|z) in this step."""
         schedule, (rise, top, fall, end) = self.schedule, PEAK_SHARES
-        share = (self.step / self.n_steps - schedule.kl_warmup) / (1.0 - schedule.kl_warmup or 1.0)
+        # Of the step's end, so that the last step has no peak, however few there are.
+        share = (self.step + 1) / self.n_steps - schedule.kl_warmup
+        share /= 1.0 - schedule.kl_warmup or 1.0
         height = min((share - rise) / (top - rise), (end - share) / (end - fall))
         height = min(1.0, max(0.0, height))
         return schedule.kl_weight * warmth * (1.0 + height * (schedule.kl_peak - 1.0))
