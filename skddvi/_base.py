@@ -41,6 +41,8 @@ from .priors import NormalPrior, resolve_prior
 AUTO_BATCHES, AUTO_SMALL_BATCHES, AUTO_BATCH_BOUNDS = 64, 16, (64, 512)
 # With max_iter="auto": so many epochs, or as many as make so many gradient steps, but never fewer.
 AUTO_EPOCHS, AUTO_STEPS, AUTO_MIN_EPOCHS = 40, 5000, 5
+# With kl_weight="auto": so many times the square root of the features to a row, but never below 1.
+AUTO_KL_WEIGHT = 2.0
 # With kl_peak="auto", under a prior with a shape of its own.
 AUTO_PEAK = 3.0
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
@@ -129,7 +131,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "n_diffusion_steps": [Interval(Integral, 0, None, closed="left")],
         "sleep": [StrOptions({"auto", "conditional", "latent", "off"})],
         "sleep_weight": [Interval(Real, 0, None, closed="left")],
-        "kl_weight": [Interval(Real, 0, None, closed="left")],
+        "kl_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "kl_peak": [StrOptions({"auto"}), Interval(Real, 1, None, closed="left")],
         "regularizer": [None, callable, list, tuple],
@@ -414,12 +416,15 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         sleep = self.sleep
         if sleep == "auto":
             sleep = "conditional" if self.n_diffusion_steps > 0 else "off"
+        kl_weight = self.kl_weight
+        if kl_weight == "auto":
+            kl_weight = max(1.0, AUTO_KL_WEIGHT * math.sqrt(X.shape[1] / n_rows))
         early_stopping = self.early_stopping and X_val is not None
         return Schedule(
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
-            kl_weight=self.kl_weight,
+            kl_weight=kl_weight,
             kl_warmup=self.kl_warmup,
             kl_peak=self._peak(early_stopping),
             sleep=sleep,

@@ -76,9 +76,9 @@ class DDVAEClassifier(
         "off". Dreams have a known class, too, and the classifier learns from them.
     sleep_weight : float, default=0.3
         Factor of the sleep term in the objective. Both are in nats a row.
-    kl_weight : float, default=1.0
+    kl_weight : float or "auto", default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
-        term is the evidence lower bound, equation (4).
+        term is the evidence lower bound, equation (4). "auto" as in :class:`DDVAETransformer`.
     kl_warmup : float, default=0.0
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight`` rise linearly from 0. While the former is low, latents need not lie in the

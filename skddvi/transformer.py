@@ -44,9 +44,12 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         "off".
     sleep_weight : float, default=2.0
         Factor of the sleep term in the objective, equation (6). Both are in nats a row.
-    kl_weight : float, default=1.0
+    kl_weight : float or "auto", default="auto"
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
-        term is the evidence lower bound, equation (4).
+        term is the evidence lower bound, equation (4). "auto" is 1 with at least four rows to a
+        feature. With fewer the decoder learns rows by heart, for which latents must be told apart
+        more finely than is good for other rows, and "auto" is twice the square root of the number
+        of features to a row.
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.
@@ -249,7 +252,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         n_diffusion_steps=4,
         sleep="auto",
         sleep_weight=2.0,
-        kl_weight=1.0,
+        kl_weight="auto",
         kl_warmup=0.4,
         kl_peak="auto",
         regularizer=None,

@@ -189,6 +189,14 @@ def test_kl_warmup_raises_both_weights_from_nothing(weights_used, kl_warmup):
     assert all(value > 0.0 for value in model.history_["sleep"])  # of cold steps, too
 
 
+@pytest.mark.parametrize(("n_rows", "weight"), [(100, 1.0), (24, 1.0), (16, 1.224745), (6, 2.0)])
+def test_auto_kl_weight_grows_with_the_features_to_a_row(weights_used, n_rows, weight):
+    make_model().fit(make_rows(n_rows))  # of six features
+    assert [kl_weight for kl_weight, _ in weights_used] == pytest.approx(
+        [weight] * len(weights_used)
+    )
+
+
 @pytest.mark.parametrize("kl_warmup", [0.0, 0.25])
 def test_kl_peak_raises_the_bounds_weight_late_and_no_longer(weights_used, kl_warmup):
     make_model(

@@ -86,7 +86,7 @@ class InverseAutoregressiveFlowVAE(Baseline):
         likelihood="gaussian",
         n_flows=4,
         flow_width=128,
-        kl_weight=1.0,
+        kl_weight="auto",
         kl_warmup=0.4,
         kl_peak="auto",
         regularizer=None,

@@ -81,7 +81,7 @@ class HierarchicalVAE(Baseline):
         prior="normal",
         likelihood="gaussian",
         auxiliary_width=128,
-        kl_weight=1.0,
+        kl_weight="auto",
         kl_warmup=0.4,
         kl_peak="auto",
         regularizer=None,

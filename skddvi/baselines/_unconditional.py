@@ -87,7 +87,7 @@ class UnconditionalLatentDiffusion(Baseline):
         n_diffusion_steps=8,
         sleep_weight=0.3,
         denoiser_width=128,
-        kl_weight=1.0,
+        kl_weight="auto",
         kl_warmup=0.4,
         kl_peak="auto",
         regularizer=None,
