@@ -34,7 +34,7 @@ from ._progress import shown_epochs
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
-from .priors import NormalPrior, resolve_prior
+from .priors import resolve_prior
 
 # With batch_size="auto": a batch is this share of the rows, within these bounds; while it is below
 # an estimator's ``_auto_small_batch``, a larger share up to that.
@@ -43,8 +43,6 @@ AUTO_BATCHES, AUTO_SMALL_BATCHES, AUTO_BATCH_BOUNDS = 64, 16, (64, 512)
 AUTO_EPOCHS, AUTO_STEPS, AUTO_MIN_EPOCHS = 40, 5000, 5
 # With kl_weight="auto": so many times the square root of the features to a row, but never below 1.
 AUTO_KL_WEIGHT = 2.0
-# With kl_peak="auto", under a prior with a shape of its own.
-AUTO_PEAK = 3.0
 # With hidden_layer_sizes="auto": the layers up to that many rows, and above.
 AUTO_LAYERS_ROWS, AUTO_LAYERS = 1000, ((256, 256), (512, 512))
 # With n_input_components="auto": so many, where there are fewer rows to a feature than that.
@@ -133,7 +131,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "sleep_weight": [Interval(Real, 0, None, closed="left")],
         "kl_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
-        "kl_peak": [StrOptions({"auto"}), Interval(Real, 1, None, closed="left")],
+        "kl_peak": [Interval(Real, 1, None, closed="left")],
         "regularizer": [None, callable, list, tuple],
         "hidden_layer_sizes": [
             StrOptions({"auto"}),
@@ -419,30 +417,20 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         kl_weight = self.kl_weight
         if kl_weight == "auto":
             kl_weight = max(1.0, AUTO_KL_WEIGHT * math.sqrt(X.shape[1] / n_rows))
-        early_stopping = self.early_stopping and X_val is not None
         return Schedule(
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
             kl_weight=kl_weight,
             kl_warmup=self.kl_warmup,
-            kl_peak=self._peak(early_stopping),
+            kl_peak=float(self.kl_peak),
             sleep=sleep,
             sleep_weight=self.sleep_weight,
             regularizers=_fitted_regularizers(self.regularizer, X),
-            early_stopping=early_stopping,
+            early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
-
-    def _peak(self, early_stopping):
-        if self.kl_peak != "auto":
-            return float(self.kl_peak)
-        # A normal prior has no shape to come close to, and posteriors without a chain pay more for
-        # it in the bound, which falls meanwhile: no end of learning, as early stopping would think.
-        if early_stopping or self.n_diffusion_steps == 0:
-            return 1.0
-        return 1.0 if isinstance(self._make_prior(), NormalPrior) else AUTO_PEAK
 
     def _uses_bfloat16(self, engine, n_features):
         if self.precision != "auto":

@@ -24,8 +24,6 @@ __all__ = ["load", "save"]
 
 # What this version writes. It reads all from 1 on.
 SCHEMA = 1
-# What held where a file was saved before there was such a parameter.
-EARLIER = {"kl_peak": 1.0}
 # Each estimator with its engine. Its learned attributes are saved whatever they are called.
 ESTIMATORS = {
     "DDVAETransformer": (DDVAETransformer, Engine),
@@ -240,8 +238,7 @@ def _decoded(header, arrays, factories):
         for part in ("parameters", "attributes", "engine")
     )
     cls, engine_class = ESTIMATORS[header["class"]]
-    earlier = {name: value for name, value in EARLIER.items() if name in cls().get_params()}
-    estimator = cls(**earlier | parameters | factories)
+    estimator = cls(**parameters | factories)
     for name, value in attributes.items():
         # A file could otherwise put a value in the place of a method.
         if hasattr(cls, name) or name in estimator.get_params(deep=False) or name == "_engine":

@@ -53,13 +53,11 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.
-    kl_peak : float or "auto", default="auto"
+    kl_peak : float, default=1.0
         How many times ``kl_weight`` its factor is late in the training, for a sixth of the steps
-        after the warm-up, between a rise and a fall back to ``kl_weight``. At little cost to the
-        bound the latents come to lie where the prior does. "auto" is 3 where there is a chain and
-        the prior has a shape of its own. Without a chain the cost is more; under a normal prior
-        there is little to gain; and with ``early_stopping`` the held-out bound, which falls
-        meanwhile, would end the training: there "auto" is 1, no peak.
+        after the warm-up, between a rise and a fall back to ``kl_weight``. Above 1 latents come to
+        lie where the prior does, for less of the bound than a higher ``kl_weight`` takes. Meanwhile
+        the held-out bound falls, which ``early_stopping`` may take for the end of learning.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -254,7 +252,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         sleep_weight=2.0,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
+        kl_peak=1.0,
         regularizer=None,
         hidden_layer_sizes="auto",
         denoiser_width=128,

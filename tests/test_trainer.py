@@ -15,7 +15,6 @@ from skddvi._engine import optimizer as optimizer_module
 from skddvi._engine import threads, trainer
 from skddvi._engine.optimizer import MAX_GRADIENT_NORM, Adam
 from skddvi._engine.trainer import TrainingDiverged
-from skddvi.priors import GaussianMixturePrior, NormalPrior
 from skddvi.regularizers import NeighborhoodPreservation
 
 PARAMETERS = {
@@ -222,23 +221,6 @@ def test_kl_peak_raises_the_bounds_weight_late_and_no_longer(weights_used, kl_wa
 def test_no_kl_peak_in_the_last_step_of_a_short_training(weights_used, max_iter):
     make_model(kl_peak=3.0, max_iter=max_iter, batch_size=50).fit(make_rows())
     assert [kl_weight for kl_weight, _ in weights_used[-2:]] == [1.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "peak"),
-    [
-        ({"prior": "pinwheel"}, 3.0),
-        ({"prior": "pinwheel", "n_diffusion_steps": 0}, 1.0),
-        ({"prior": "pinwheel", "early_stopping": True}, 1.0),
-        ({"prior": "pinwheel", "early_stopping": True, "kl_peak": 2.0}, 2.0),
-        ({"prior": "normal"}, 1.0),
-        ({"prior": NormalPrior()}, 1.0),
-        ({"prior": GaussianMixturePrior([[-1.0, 0.0], [1.0, 0.0]], 0.5)}, 3.0),
-    ],
-)
-def test_auto_kl_peak(weights_used, parameters, peak):
-    make_model(**{"max_iter": 10, **parameters}).fit(make_rows())
-    assert max(kl_weight for kl_weight, _ in weights_used) == pytest.approx(peak)
 
 
 def test_only_the_bound_of_weight_one_is_called_elbo():

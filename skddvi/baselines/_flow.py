@@ -25,7 +25,6 @@ class InverseAutoregressiveFlowVAE(Baseline):
         Width of the two hidden layers of each block.
     {kl_weight}
     {kl_warmup}
-    {kl_peak}
     {training}
 
     Attributes
@@ -72,7 +71,6 @@ class InverseAutoregressiveFlowVAE(Baseline):
     _parameter_constraints: dict = constraints(
         "kl_weight",
         "kl_warmup",
-        "kl_peak",
         n_flows=[Interval(Integral, 1, None, closed="left")],
         flow_width=[Interval(Integral, 1, None, closed="left")],
     )
@@ -88,7 +86,6 @@ class InverseAutoregressiveFlowVAE(Baseline):
         flow_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -117,7 +114,6 @@ class InverseAutoregressiveFlowVAE(Baseline):
         self.flow_width = flow_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -23,7 +23,6 @@ class HierarchicalVAE(Baseline):
         Width of the two hidden layers of the networks of q(z|a,x) and of r(a|z,x).
     {kl_weight}
     {kl_warmup}
-    {kl_peak}
     {training}
 
     Attributes
@@ -67,10 +66,7 @@ class HierarchicalVAE(Baseline):
     """
 
     _parameter_constraints: dict = constraints(
-        "kl_weight",
-        "kl_warmup",
-        "kl_peak",
-        auxiliary_width=[Interval(Integral, 1, None, closed="left")],
+        "kl_weight", "kl_warmup", auxiliary_width=[Interval(Integral, 1, None, closed="left")]
     )
     _structure_names = structure("auxiliary_width")
 
@@ -83,7 +79,6 @@ class HierarchicalVAE(Baseline):
         auxiliary_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -111,7 +106,6 @@ class HierarchicalVAE(Baseline):
         self.auxiliary_width = auxiliary_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -27,7 +27,6 @@ class UnconditionalLatentDiffusion(Baseline):
     {denoiser_width}
     {kl_weight}
     {kl_warmup}
-    {kl_peak}
     {training}
 
     Attributes
@@ -73,7 +72,6 @@ class UnconditionalLatentDiffusion(Baseline):
         "denoiser_width",
         "kl_weight",
         "kl_warmup",
-        "kl_peak",
         n_diffusion_steps=[Interval(Integral, 1, None, closed="left")],
     )
 
@@ -89,7 +87,6 @@ class UnconditionalLatentDiffusion(Baseline):
         denoiser_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -120,7 +117,6 @@ class UnconditionalLatentDiffusion(Baseline):
         self.denoiser_width = denoiser_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -20,7 +20,6 @@ class GaussianVAE(Baseline):
     {model}
     {kl_weight}
     {kl_warmup}
-    {kl_peak}
     {training}
 
     Attributes
@@ -58,7 +57,7 @@ class GaussianVAE(Baseline):
     (150, 2)
     """
 
-    _parameter_constraints: dict = constraints("kl_weight", "kl_warmup", "kl_peak")
+    _parameter_constraints: dict = constraints("kl_weight", "kl_warmup")
 
     def __init__(
         self,
@@ -68,7 +67,6 @@ class GaussianVAE(Baseline):
         likelihood="gaussian",
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -95,7 +93,6 @@ class GaussianVAE(Baseline):
         self.likelihood = likelihood
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -133,7 +130,6 @@ class IWAE(Baseline):
         K of equation (7) in training. 1 is :class:`GaussianVAE`. Time grows with it.
     {kl_weight}
     {kl_warmup}
-    {kl_peak}
     {training}
 
     Attributes
@@ -181,10 +177,7 @@ class IWAE(Baseline):
     """
 
     _parameter_constraints: dict = constraints(
-        "kl_weight",
-        "kl_warmup",
-        "kl_peak",
-        n_importance_samples=[Interval(Integral, 1, None, closed="left")],
+        "kl_weight", "kl_warmup", n_importance_samples=[Interval(Integral, 1, None, closed="left")]
     )
 
     def __init__(
@@ -196,7 +189,6 @@ class IWAE(Baseline):
         n_importance_samples=5,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -224,7 +216,6 @@ class IWAE(Baseline):
         self.n_importance_samples = n_importance_samples
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -63,7 +63,6 @@ BAD = [
     ("kl_weight", np.nan),
     ("kl_warmup", 1.5),
     ("kl_peak", 0.5),
-    ("kl_peak", "banana"),
     ("regularizer", "banana"),
     ("hidden_layer_sizes", "banana"),
     ("hidden_layer_sizes", 0),
