@@ -30,7 +30,7 @@ VALUES = {
     "n_diffusion_steps": (0, 2, 8, 16, 32),
     "noising": ("cosine", "linear"),
     "sleep_weight": (0.0, 0.5, 1.0, 4.0, 8.0),
-    "kl_weight": (0.25, 0.5, 2.0, 4.0),
+    "kl_weight": (0.25, 0.5, 1.0, 2.0, 4.0),
     "kl_peak": (2.0, 3.0, 5.0),
     "n_components": (3, 5, 10, 20),
 }

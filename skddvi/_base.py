@@ -414,9 +414,11 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         sleep = self.sleep
         if sleep == "auto":
             sleep = "conditional" if self.n_diffusion_steps > 0 else "off"
-        kl_weight = self.kl_weight
+        kl_weight, kl_growth = self.kl_weight, 1.0
         if kl_weight == "auto":
-            kl_weight = max(1.0, AUTO_KL_WEIGHT * math.sqrt(X.shape[1] / n_rows))
+            # Not at once: latents must find their places before it is dear to be told apart.
+            kl_weight = 1.0
+            kl_growth = max(1.0, AUTO_KL_WEIGHT * math.sqrt(X.shape[1] / n_rows))
         return Schedule(
             max_iter=max_iter,
             batch_size=batch_size,
@@ -424,6 +426,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             kl_weight=kl_weight,
             kl_warmup=self.kl_warmup,
             kl_peak=float(self.kl_peak),
+            kl_growth=kl_growth,
             sleep=sleep,
             sleep_weight=self.sleep_weight,
             regularizers=_fitted_regularizers(self.regularizer, X),

@@ -48,8 +48,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
         term is the evidence lower bound, equation (4). "auto" is 1 with at least four rows to a
         feature. With fewer the decoder learns rows by heart, for which latents must be told apart
-        more finely than is good for other rows, and "auto" is twice the square root of the number
-        of features to a row.
+        more finely than is good for other rows, and "auto" rises after the warm-up, until half of
+        the other steps, to twice the square root of the number of features to a row.
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.

@@ -189,11 +189,14 @@ def test_kl_warmup_raises_both_weights_from_nothing(weights_used, kl_warmup):
 
 
 @pytest.mark.parametrize(("n_rows", "weight"), [(100, 1.0), (24, 1.0), (16, 1.224745), (6, 2.0)])
-def test_auto_kl_weight_grows_with_the_features_to_a_row(weights_used, n_rows, weight):
-    make_model().fit(make_rows(n_rows))  # of six features
-    assert [kl_weight for kl_weight, _ in weights_used] == pytest.approx(
-        [weight] * len(weights_used)
-    )
+@pytest.mark.parametrize("kl_warmup", [0.0, 0.4])
+def test_auto_kl_weight_grows_with_the_features_to_a_row(weights_used, n_rows, weight, kl_warmup):
+    make_model(max_iter=10, kl_warmup=kl_warmup).fit(make_rows(n_rows))  # of six features
+    used = np.array([kl_weight for kl_weight, _ in weights_used])
+    share = np.arange(len(used)) / (len(used) - 1)
+    warmth = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(len(used))
+    left = (share + share[1] - kl_warmup) / (1.0 - kl_warmup)
+    assert used == pytest.approx(warmth * np.interp(left, [0.0, 0.5], [1.0, weight]))
 
 
 @pytest.mark.parametrize("kl_warmup", [0.0, 0.25])

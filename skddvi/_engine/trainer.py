@@ -23,6 +23,8 @@ WARMUP_SHARE = 0.05
 # Of the steps after the warm-up: where ``kl_weight`` begins to rise, is at its peak, begins to fall
 # and is down again. Late, when latents no longer move from one part of the prior to another.
 PEAK_SHARES = 0.33, 0.5, 0.67, 0.95
+# Over this share of the steps after the warm-up ``kl_weight`` rises to ``kl_growth`` times itself.
+GROWTH_SHARE = 0.5
 # The likelihood's own parameters, few and on a log scale, move faster than the weights.
 LIKELIHOOD_PACE = 30.0
 # After a loss or a gradient that is not finite: how much slower, and how often to try again.
@@ -41,6 +43,7 @@ class Schedule:
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
     kl_peak: float = 1.0
+    kl_growth: float = 1.0
     sleep: str = "conditional"
     sleep_weight: float = 2.0
     n_importance_samples: int = 1
@@ -326,7 +329,11 @@ class Loop:
         share /= 1.0 - schedule.kl_warmup or 1.0
         height = min((share - rise) / (top - rise), (end - share) / (end - fall))
         height = min(1.0, max(0.0, height))
-        return schedule.kl_weight * warmth * (1.0 + height * (schedule.kl_peak - 1.0))
+        growth = min(1.0, max(0.0, share / GROWTH_SHARE))
+        factor = (1.0 + height * (schedule.kl_peak - 1.0)) * (
+            1.0 + growth * (schedule.kl_growth - 1.0)
+        )
+        return schedule.kl_weight * warmth * factor
 
     def losses(self, x, indices, warmth):
         """Return the loss of rows x, a scalar, the figures of its terms, and the rows' latents."""
