@@ -50,8 +50,6 @@ POSTERIORS = {
     # Its chain lets something of the row through only where the noise is small.
     "latent_diffusion": (baselines.UnconditionalLatentDiffusion, {"noising": [0.05] * 8}),
     "ddvae": (DDVAETransformer, {}),
-    # Its latents are drawn to the prior once more, late in the training.
-    "ddvae_peak": (DDVAETransformer, {"kl_peak": 3.0}),
 }
 COLUMNS = {
     "fit_cpu_seconds": ("fit s", ".1f"),

@@ -131,7 +131,6 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "sleep_weight": [Interval(Real, 0, None, closed="left")],
         "kl_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
-        "kl_peak": [Interval(Real, 1, None, closed="left")],
         "regularizer": [None, callable, list, tuple],
         "hidden_layer_sizes": [
             StrOptions({"auto"}),
@@ -166,8 +165,6 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     _accept_sparse = "csr"
     # Whether rows may stay in a store, see StoredRows; else they are read all at once.
     _accept_stored = True
-    # Constant where it is no parameter.
-    kl_peak = 1.0
     # See AUTO_BATCHES.
     _auto_small_batch = AUTO_BATCH_BOUNDS[0]
     # Parameters that a warm start may not change.
@@ -425,7 +422,6 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             learning_rate=self.learning_rate_init,
             kl_weight=kl_weight,
             kl_warmup=self.kl_warmup,
-            kl_peak=float(self.kl_peak),
             kl_growth=kl_growth,
             sleep=sleep,
             sleep_weight=self.sleep_weight,

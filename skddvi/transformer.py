@@ -53,11 +53,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.
-    kl_peak : float, default=1.0
-        How many times ``kl_weight`` its factor is late in the training, for a sixth of the steps
-        after the warm-up, between a rise and a fall back to ``kl_weight``. Above 1 latents come to
-        lie where the prior does, for less of the bound than a higher ``kl_weight`` takes. Meanwhile
-        the held-out bound falls, which ``early_stopping`` may take for the end of learning.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -145,8 +140,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Number of epochs run.
     loss_curve_ : list of float of shape (`n_iter_`,)
         The negative of the objective (6), with the regularisers and the penalty of ``alpha``, in
-        nats a row, mean of an epoch. It may rise while ``kl_warmup`` or ``kl_peak`` raises the
-        weight of its terms.
+        nats a row, mean of an epoch. It may rise while ``kl_warmup`` raises the weight of its
+        terms.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound (4) of the held-out rows after each epoch, in nats a row, from one draw a row with the
         same noise each time. None where no rows were held out.
@@ -252,7 +247,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         sleep_weight=2.0,
         kl_weight="auto",
         kl_warmup=0.4,
-        kl_peak=1.0,
         regularizer=None,
         hidden_layer_sizes="auto",
         denoiser_width=128,
@@ -284,7 +278,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.sleep_weight = sleep_weight
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
-        self.kl_peak = kl_peak
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width

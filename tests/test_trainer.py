@@ -199,33 +199,6 @@ def test_auto_kl_weight_grows_with_the_features_to_a_row(weights_used, n_rows, w
     assert used == pytest.approx(warmth * np.interp(left, [0.0, 0.5], [1.0, weight]))
 
 
-@pytest.mark.parametrize("kl_warmup", [0.0, 0.25])
-def test_kl_peak_raises_the_bounds_weight_late_and_no_longer(weights_used, kl_warmup):
-    make_model(
-        kl_weight=0.7,
-        kl_warmup=kl_warmup,
-        kl_peak=3.0,
-        n_diffusion_steps=2,
-        sleep="auto",
-        sleep_weight=1.5,
-        max_iter=20,
-    ).fit(make_rows())
-    n_steps = 20 * BATCHES
-    share = np.arange(n_steps + 1) / n_steps  # the last for the check after the last step
-    warmth = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(n_steps + 1)
-    left = (share + 1 / n_steps - kl_warmup) / (1.0 - kl_warmup)
-    peak = np.interp(left, [0.33, 0.5, 0.67, 0.95], [1.0, 3.0, 3.0, 1.0])
-    kl_weights, sleep_weights = zip(*weights_used, strict=True)
-    assert kl_weights == pytest.approx(0.7 * warmth * peak)
-    assert sleep_weights == pytest.approx(1.5 * warmth)
-
-
-@pytest.mark.parametrize("max_iter", [1, 2, 4])
-def test_no_kl_peak_in_the_last_step_of_a_short_training(weights_used, max_iter):
-    make_model(kl_peak=3.0, max_iter=max_iter, batch_size=50).fit(make_rows())
-    assert [kl_weight for kl_weight, _ in weights_used[-2:]] == [1.0, 1.0]
-
-
 def test_only_the_bound_of_weight_one_is_called_elbo():
     model = make_model(kl_weight=0.1, sleep="off", alpha=0.0).fit(make_rows())
     history = {name: np.array(values) for name, values in model.history_.items()}

@@ -20,9 +20,6 @@ from .user_networks import UserNetwork, global_random_numbers, user_buffers
 CHUNK_ROWS = 4096
 # The learning rate rises over this share of the steps, then falls along a half cosine to zero.
 WARMUP_SHARE = 0.05
-# Of the steps after the warm-up: where ``kl_weight`` begins to rise, is at its peak, begins to fall
-# and is down again. Late, when latents no longer move from one part of the prior to another.
-PEAK_SHARES = 0.33, 0.5, 0.67, 0.95
 # Over this share of the steps after the warm-up ``kl_weight`` rises to ``kl_growth`` times itself.
 GROWTH_SHARE = 0.5
 # The likelihood's own parameters, few and on a log scale, move faster than the weights.
@@ -42,7 +39,6 @@ class Schedule:
     learning_rate: float
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
-    kl_peak: float = 1.0
     kl_growth: float = 1.0
     sleep: str = "conditional"
     sleep_weight: float = 2.0
@@ -323,17 +319,11 @@ class Loop:
 
     def kl_weight(self, warmth):
         """Return the factor of everything but log p(x|z) in this step."""
-        schedule, (rise, top, fall, end) = self.schedule, PEAK_SHARES
-        # Of the step's end, so that the last step has no peak, however few there are.
+        schedule = self.schedule
         share = (self.step + 1) / self.n_steps - schedule.kl_warmup
-        share /= 1.0 - schedule.kl_warmup or 1.0
-        height = min((share - rise) / (top - rise), (end - share) / (end - fall))
-        height = min(1.0, max(0.0, height))
-        growth = min(1.0, max(0.0, share / GROWTH_SHARE))
-        factor = (1.0 + height * (schedule.kl_peak - 1.0)) * (
-            1.0 + growth * (schedule.kl_growth - 1.0)
-        )
-        return schedule.kl_weight * warmth * factor
+        share /= GROWTH_SHARE * (1.0 - schedule.kl_warmup) or 1.0
+        growth = min(1.0, max(0.0, share)) * (schedule.kl_growth - 1.0)
+        return schedule.kl_weight * warmth * (1.0 + growth)
 
     def losses(self, x, indices, warmth):
         """Return the loss of rows x, a scalar, the figures of its terms, and the rows' latents."""

@@ -101,7 +101,6 @@ PARAMETERS = {
     "sleep": st.sampled_from(["auto", "conditional", "latent", "off"]),
     "sleep_weight": st.floats(0, 2),
     "kl_weight": st.floats(0, 2) | st.just("auto"),
-    "kl_peak": st.floats(1, 4),
     "hidden_layer_sizes": st.sampled_from([(), 4, (5,), [4, 3], np.array([6])]),
     "activation": st.sampled_from(["identity", "logistic", "tanh", "relu", "silu"]),
     "batch_size": st.integers(1, 30) | st.just("auto"),

@@ -62,7 +62,7 @@ BAD = [
     ("sleep_weight", -0.1),
     ("kl_weight", np.nan),
     ("kl_warmup", 1.5),
-    ("kl_peak", 0.5),
+    ("kl_weight", "banana"),
     ("regularizer", "banana"),
     ("hidden_layer_sizes", "banana"),
     ("hidden_layer_sizes", 0),
