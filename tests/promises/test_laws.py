@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from _models import ESTIMATORS, X, fit, make_rows, small, tiny
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
@@ -129,6 +129,8 @@ def test_parameters_survive_clone_and_set_params(kind, params, others):
 @settings(max_examples=9, deadline=None, derandomize=True, database=None)
 @given(kind=KINDS, params=CHOICES)
 def test_models_survive_clone_save_pickle_and_copy(kind, params, tmp_path_factory):
+    # The classifier's has a part for each class.
+    assume(kind != "classifier" or params.get("prior") != "normal")
     params = {"max_iter": 2, **params}
     model = fit(tiny(kind, **params), ROWS)
     wanted = [*answers(model, ROWS), model.sample(3, random_state=0)]
