@@ -92,7 +92,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Factor of the sleep term in the objective, equation (6). Both are in nats a row.
     kl_weight : float or "auto", default=1.0
         Factor of everything but log p(x|z) in the objective. With 1 the objective without its sleep
-        term is the evidence lower bound, equation (4). "auto" as in :class:`DDVAETransformer`.
+        term is the evidence lower bound, equation (4). "auto" as in :class:`DDVAETransformer`,
+        anew in the joint training.
     kl_warmup : float, default=0.2
         Share of the pretraining's gradient steps, from 0 to 1, during which the factors
         ``kl_weight`` and ``sleep_weight`` rise linearly from 0. In the joint training they are

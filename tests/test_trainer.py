@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from skddvi import DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._engine import optimizer as optimizer_module
 from skddvi._engine import threads, trainer
 from skddvi._engine.optimizer import MAX_GRADIENT_NORM, Adam
 from skddvi._engine.trainer import TrainingDiverged
+from skddvi.baselines import GaussianVAE
 from skddvi.regularizers import NeighborhoodPreservation
 
 PARAMETERS = {
@@ -197,6 +198,22 @@ def test_auto_kl_weight_grows_with_the_features_to_a_row(weights_used, n_rows, w
     warmth = np.minimum(1.0, share / kl_warmup) if kl_warmup else np.ones(len(used))
     left = (share + share[1] - kl_warmup) / (1.0 - kl_warmup)
     assert used == pytest.approx(warmth * np.interp(left, [0.0, 0.5], [1.0, weight]))
+
+
+@pytest.mark.parametrize("kind", [DDVAEClassifier, DDVAEClusterer, GaussianVAE])
+def test_auto_kl_weight_counts_in_every_estimator(kind):
+    own = {name: PARAMETERS[name] for name in ("hidden_layer_sizes", "max_iter", "random_state")}
+    if kind is not GaussianVAE:
+        own |= {"n_components": 2, "pretraining": 0.0}
+    if kind is DDVAEClusterer:
+        own |= {"n_clusters": 2}
+
+    def embedding(n_rows, kl_weight):
+        X, y = make_rows(n_rows), np.arange(n_rows) % 3 - 1
+        return kind(kl_weight=kl_weight, **own).fit(X, y).transform(X)
+
+    assert np.array_equal(embedding(24, "auto"), embedding(24, 1.0))
+    assert not np.array_equal(embedding(12, "auto"), embedding(12, 1.0))
 
 
 def test_only_the_bound_of_weight_one_is_called_elbo():

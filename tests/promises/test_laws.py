@@ -129,7 +129,7 @@ def test_parameters_survive_clone_and_set_params(kind, params, others):
 @settings(max_examples=9, deadline=None, derandomize=True, database=None)
 @given(kind=KINDS, params=CHOICES)
 def test_models_survive_clone_save_pickle_and_copy(kind, params, tmp_path_factory):
-    # The classifier's has a part for each class.
+    # A classifier's prior must have a part for each class.
     assume(kind != "classifier" or params.get("prior") != "normal")
     params = {"max_iter": 2, **params}
     model = fit(tiny(kind, **params), ROWS)
