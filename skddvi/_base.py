@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import math
 import os
 import warnings
@@ -99,6 +100,22 @@ STRUCTURE = (
     "decoder",
     "device",
 )
+
+
+def all_or_nothing(method):
+    """Leave an estimator as it was where a method of it, a fit, fails or is interrupted."""
+
+    @functools.wraps(method)
+    def whole(self, *args, **kwargs):
+        before = vars(self).copy()
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 class FitTask(NamedTuple):
@@ -229,9 +246,12 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             return rows, None
         n_held_out = math.ceil(self.validation_fraction * n_rows)
         if n_rows - n_held_out < 2:
+            instead = "early_stopping is off for this fit"
+            if not self.early_stopping:
+                instead = "restarts are compared by the training rows"
             warn(
                 f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves fewer "
-                "than 2 to train on; early_stopping is off for this fit. Give more rows or X_val.",
+                f"than 2 to train on; {instead}. Give more rows or X_val.",
             )
             return rows, None
         from sklearn.model_selection import train_test_split  # late, for a quick import
@@ -245,6 +265,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "lower batch_size, hidden_layer_sizes, denoiser_width, n_components or n_diffusion_steps, "
         "train on fewer rows, or give X as float32 or, where most of it is 0, as a sparse matrix",
     )
+    @all_or_nothing
     def _fit(self, X, X_val, labels=None, labels_val=None):
         """Validate, build or take over the engine, train it, and keep what it says.
 
@@ -618,10 +639,10 @@ def _seed(random_state):
 def _joined(before, after):
     """Return one history of two fits; a term that one of them lacks is NaN there."""
     joined = {}
-    for name in before | after:
-        parts = [
-            history.get(name, [math.nan] * len(history["loss"])) for history in (before, after)
-        ]
+    for name, values in (before | after).items():
+        # Some terms have a number for each latent dimension.
+        lacking = [math.nan] * len(values[0]) if isinstance(values[0], list) else math.nan
+        parts = [history.get(name, [lacking] * len(history["loss"])) for history in (before, after)]
         joined[name] = parts[0] + parts[1]
     return joined
 

@@ -49,7 +49,8 @@ def spread_labels(Z, codes, n_classes, n_neighbors):
     from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
 
     # Rows that are all equal have no shares of variance, which are not asked for.
-    with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
+    plain = config_context(array_api_dispatch=False, transform_output="default")
+    with plain, np.errstate(invalid="ignore"):
         Z = PCA(min(N_COMPONENTS, *Z.shape), random_state=SEED).fit_transform(Z)
     graph = fuzzy_graph(*nearest_neighbors(Z, n_neighbors))
     Z = layout(graph, Z[:, :N_LAYOUT_COMPONENTS], np.random.default_rng(SEED))

@@ -13,7 +13,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import BaseDDVAE, FitTask, _positive_integer, _seed
+from ._base import BaseDDVAE, FitTask, _positive_integer, _seed, all_or_nothing
 from ._engine.class_engine import ClassEngine
 from ._labels import UNLABELLED, encode_labels
 from ._propagation import guess_classes
@@ -411,6 +411,7 @@ class DDVAEClassifier(
         return self.prior_.n_components
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y, *, X_val=None, y_val=None):
         """Fit the model to the rows of X and the labels that some of them have.
 

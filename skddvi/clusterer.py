@@ -16,7 +16,15 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import N_SCORE_DRAWS, STRUCTURE, BaseDDVAE, _joined, _positive_integer, _seed
+from ._base import (
+    N_SCORE_DRAWS,
+    STRUCTURE,
+    BaseDDVAE,
+    _joined,
+    _positive_integer,
+    _seed,
+    all_or_nothing,
+)
 from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
 from ._warn import warn
 from .mixture_prior import MixturePrior
@@ -193,8 +201,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_clusters_effective_ : int
         Number of clusters that hold at least one training row.
     restart_scores_ : ndarray of shape (n_init,) or None
-        Bound of the held-out rows of each training, in nats a row. None where ``n_init=1`` or a
-        warm start went on.
+        Bound of the held-out rows of each training, in nats a row; that of the training rows where
+        there are too few to hold any out. None where ``n_init=1`` or a warm start went on.
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float of shape (`n_iter_`,)
@@ -386,6 +394,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X, y=None, *, X_val=None):
         """Fit the model to the rows of X and divide them into clusters.
 

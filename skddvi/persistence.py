@@ -31,8 +31,9 @@ ESTIMATORS = {
     "DDVAEClassifier": (DDVAEClassifier, ClassEngine),
     **{name: (getattr(baselines, name), Engine) for name in baselines.__all__},
 }
-# The engine is saved apart, and callbacks are code.
-NOT_SAVED = ("_engine", "_skl_callbacks")
+# The engine is saved apart, callbacks are code, and what metadata a router passes to ``fit`` is no
+# matter of a fitted model.
+NOT_SAVED = ("_engine", "_skl_callbacks", "_metadata_request")
 # Parameters that hold code. Their names are saved, and they are given again for loading.
 FACTORIES = ("encoder", "decoder")
 
@@ -70,6 +71,7 @@ def save(estimator, path):
     regulariser: ``estimator.set_params(regularizer=None)`` makes one with a regulariser of your own
     savable, and does not change what it computes. Of networks of your own, the parameters
     ``encoder`` and ``decoder``, the weights are saved and the factories are given to `load` again.
+    Callbacks and what ``set_fit_request`` asked for are not saved.
 
     Examples
     --------

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_moons
 from sklearn.decomposition import PCA
@@ -535,6 +536,15 @@ def test_set_output_pandas():
     assert list(Z.columns) == [f"ddvaeclassifier{k}" for k in range(3)]
     with pytest.raises(ValueError, match="feature names"):
         model.predict(X[list("bacde")])
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_an_output_that_is_set_for_all_reaches_nothing_within(output):
+    X, y = make_rows(30)
+    expected = small().fit(X, y).predict_proba(X)
+    with config_context(transform_output=output):
+        model = small().fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
 
 
 def test_clone_keeps_parameters():

@@ -529,6 +529,14 @@ def test_restarts_hold_out_rows_of_their_own():
     assert small(max_iter=3).fit(X).restart_scores_ is None
 
 
+def test_restarts_of_few_rows_are_compared_by_those():
+    model = small(n_init=2, max_iter=3, validation_fraction=0.99)
+    with pytest.warns(UserWarning, match="restarts are compared by the training rows"):
+        model.fit(X[:20])
+    assert model.restart_scores_.shape == (2,)
+    assert "validation_elbo" not in model.history_
+
+
 def test_one_restart_is_the_first_of_several():
     one = small(max_iter=3).fit(X, X_val=X[:50])
     several = small(n_init=2, max_iter=3).fit(X, X_val=X[:50])

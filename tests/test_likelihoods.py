@@ -379,6 +379,18 @@ def test_offset_beyond_the_resolution_of_float32():
     assert likelihood.encode(torch.tensor(X, dtype=torch.float32)).abs().max() <= 2
 
 
+def test_large_counts_keep_their_precision():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(2.0, 1e6, size=(N_ROWS, 50))).astype(np.float32)
+    likelihood = NegativeBinomialLikelihood().fit(X)
+    output = likelihood.initial_output().expand(N_ROWS, -1)
+    found = likelihood.log_prob(torch.tensor(X), output)
+    expected = likelihood.log_prob(torch.tensor(X).double(), output.double())
+    assert found.dtype == torch.float32
+    # In float32 throughout it would be a few nats.
+    np.testing.assert_allclose(found.detach(), expected.detach(), atol=0.01)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_container_and_dtype_gives_the_same_fit(name, tmp_path, monkeypatch):
     X = np.rint(data(name))  # whole numbers survive every dtype

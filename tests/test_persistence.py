@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -192,6 +193,13 @@ def test_ask_a_random_state_is_saved_with_its_state(tmp_path):
     model.random_state = np.random.RandomState(np.random.PCG64(0))
     with pytest.raises(TypeError, match="random_state=RandomState is no type"):
         skddvi.save(model, tmp_path / "other")
+
+
+def test_a_model_that_asked_for_metadata_can_be_saved(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        model = small(max_iter=1).set_fit_request(X_val=True).fit(X)
+        restored = saved(model, tmp_path)
+    np.testing.assert_array_equal(restored.transform(X), model.transform(X))
 
 
 def test_values_that_json_does_not_know(tmp_path):

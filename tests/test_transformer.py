@@ -22,6 +22,7 @@ from sklearn.utils import estimator_html_repr
 from skddvi import DDVAETransformer, _base, save
 from skddvi._engine.engine import _score_noise
 from skddvi._engine.trainer import CHUNK_ROWS
+from skddvi.displays import HistoryDisplay
 from skddvi.likelihoods import BinomialLikelihood, GaussianLikelihood, resolve_likelihood
 from skddvi.noising import VarianceExploding, VariancePreserving, resolve_noising
 from skddvi.priors import EmpiricalPrior, GaussianMixturePrior, PinwheelPrior, resolve_prior
@@ -409,6 +410,34 @@ def test_warm_start_with_other_terms_keeps_the_history_aligned():
     assert np.isnan(model.history_["sleep"][4:]).all()
     assert np.isnan(model.validation_scores_[:4]).all()
     assert np.isfinite(model.validation_scores_[4:]).all()
+    # Terms of each dimension, too.
+    of_dimensions = np.array(model.history_["validation_kl_per_dimension"])
+    assert of_dimensions.shape == (8, 2)
+    np.testing.assert_array_equal(np.isnan(of_dimensions).all(1), np.arange(8) < 4)
+    HistoryDisplay.from_estimator(model)
+
+
+def test_a_warm_start_that_fails_leaves_the_model_alone():
+    n_calls = [0]
+
+    def failing(z, rows):
+        n_calls[0] += 1
+        if n_calls[0] > 2:
+            raise RuntimeError("of the user")
+        return z.square().mean()
+
+    model = small(warm_start=True).fit(X)
+    before = model.transform(X)
+    model.set_params(regularizer=failing)
+    with pytest.raises(RuntimeError, match="of the user"):
+        model.fit(X)
+    np.testing.assert_array_equal(model.transform(X), before)
+    assert model.n_iter_ == len(model.history_["loss"]) == 4
+
+
+def test_gradients_that_are_off_do_not_matter(fitted):
+    with torch.no_grad():
+        assert_same_model(small().fit(X), fitted)
 
 
 # ------------------------------------------------------------------------------ parameters

@@ -106,10 +106,11 @@ def train(
         When the objective is not finite in the first epoch, however small the steps.
     """
     loop = (make_loop or Loop)(model, rows, schedule, generator, validation_rows)
+    start = loop.last_epoch
     if checkpoint is not None:
         checkpoint.resume(loop)
     try:
-        with limited_threads(model, min(schedule.batch_size, len(rows))):
+        with limited_threads(model, min(schedule.batch_size, len(rows))), torch.enable_grad():
             complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
         complete = False
@@ -121,6 +122,10 @@ def train(
             f"Training was interrupted in epoch {loop.epoch + 1}; the model is that of the last "
             "complete epoch.",
         )
+    except BaseException:
+        # A warm start that fails, in a regulariser of the user's for one, leaves the model alone.
+        loop.restore(start)
+        raise
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
     if checkpoint is not None:

@@ -11,6 +11,10 @@ from .._warn import warn
 from ._base import Likelihood
 from ._statistics import LARGEST, RARE_SCALE, blocks, float32_tensor, moments
 
+# Row total of the training rows from which on densities are computed in float64: terms as large as
+# the counts, and larger, leave a difference of a few nats.
+LARGE_LIBRARY = 1e5
+
 
 class PoissonLikelihood(Likelihood):
     """Counts with the row total as offset: rate ``library * softmax(output)``.
@@ -92,13 +96,20 @@ class PoissonLikelihood(Likelihood):
 
     def log_prob(self, x, output):
         """Log-probability given the row total; see `Likelihood.log_prob`."""
-        x = x.to(output.dtype)
+        dtype = output.dtype
+        x, output = self._precise(x, output)
         total = x.sum(-1)
         library = total.clamp(min=1.0)
         # The shares sum to one, hence the rates to the library.
         log_share = torch.log_softmax(output, dim=-1)
         constant = total * library.log() - library - torch.lgamma(x + 1).sum(-1)
-        return (x * log_share).sum(-1) + constant
+        return ((x * log_share).sum(-1) + constant).to(dtype)
+
+    def _precise(self, x, output):
+        """Return counts and output in a dtype in which terms of large counts may cancel."""
+        large = output.device.type != "mps" and self.size_quantiles[-1] > LARGE_LIBRARY
+        dtype = torch.float64 if large else output.dtype
+        return x.to(dtype), output.to(dtype)
 
     def mean(self, output, library=None):
         """Return the expected counts; see `Likelihood.mean`."""
@@ -183,7 +194,8 @@ class NegativeBinomialLikelihood(PoissonLikelihood):
 
     def log_prob(self, x, output):
         """Log-probability given the row total; see `Likelihood.log_prob`."""
-        x = x.to(output.dtype)
+        dtype = output.dtype
+        x, output = self._precise(x, output)
         library = x.sum(-1, keepdim=True).clamp(min=1.0)
         log_theta = self._bounded_log_theta().to(output.dtype)
         theta = log_theta.exp()
@@ -192,7 +204,7 @@ class NegativeBinomialLikelihood(PoissonLikelihood):
         coefficient = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
         softplus = F.softplus(logits)
         # Not a product of matrices, which mixed precision would round.
-        return (coefficient + x * (logits - softplus) - theta * softplus).sum(-1)
+        return (coefficient + x * (logits - softplus) - theta * softplus).sum(-1).to(dtype)
 
     @torch.no_grad()
     def sample(self, output, generator, library=None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _models import ASK, X, small
+from _models import ASK, X, fit, small
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -106,6 +106,22 @@ def test_promise_14_bad_parameters(name, value):
     assert f"Got {value!r} instead" in str(caught.value)
     with pytest.raises(NotFittedError):
         model.transform(X)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "clusterer", "classifier"])
+def test_promise_14_a_failed_fit_leaves_what_was_there(kind):
+    model = fit(small(kind), X)
+    before, attributes = model.transform(X), set(vars(model))
+    bad = X[:30, :3].copy()
+    bad[0, 0] = np.nan
+    model.set_params(max_iter=1)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(bad, np.array(list("abc") * 10))
+    np.testing.assert_array_equal(model.transform(X), before)
+    assert set(vars(model)) == attributes
+    assert model.n_features_in_ == 6
+    if kind == "classifier":
+        np.testing.assert_array_equal(model.classes_, [0, 1])
 
 
 def test_promise_14_every_parameter_has_a_bad_value_here():
