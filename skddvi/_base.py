@@ -102,6 +102,10 @@ STRUCTURE = (
 )
 
 
+# How attributes begin in which scikit-learn keeps an estimator's callbacks.
+OF_CALLBACKS = ("_callback", "_skl_callbacks")
+
+
 def all_or_nothing(method):
     """Leave an estimator as it was where a method of it, a fit, fails or is interrupted."""
 
@@ -111,8 +115,11 @@ def all_or_nothing(method):
         try:
             return method(self, *args, **kwargs)
         except BaseException:
+            # Which callbacks are to be torn down is read after this.
+            names = [name for name in vars(self) if name.startswith(OF_CALLBACKS)]
+            of_callbacks = {name: vars(self)[name] for name in names}
             vars(self).clear()
-            vars(self).update(before)
+            vars(self).update(before | of_callbacks)
             raise
 
     return whole
