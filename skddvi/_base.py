@@ -102,12 +102,12 @@ STRUCTURE = (
 )
 
 
-# How attributes begin in which scikit-learn keeps an estimator's callbacks.
-OF_CALLBACKS = ("_callback", "_skl_callbacks")
-
-
 def all_or_nothing(method):
-    """Leave an estimator as it was where a method of it, a fit, fails or is interrupted."""
+    """Leave an estimator as it was where its ``fit`` fails or is interrupted.
+
+    The outermost decorator: what scikit-learn's does after a failure needs the attributes that the
+    fit has set.
+    """
 
     @functools.wraps(method)
     def whole(self, *args, **kwargs):
@@ -115,11 +115,8 @@ def all_or_nothing(method):
         try:
             return method(self, *args, **kwargs)
         except BaseException:
-            # Which callbacks are to be torn down is read after this.
-            names = [name for name in vars(self) if name.startswith(OF_CALLBACKS)]
-            of_callbacks = {name: vars(self)[name] for name in names}
             vars(self).clear()
-            vars(self).update(before | of_callbacks)
+            vars(self).update(before)
             raise
 
     return whole
@@ -272,7 +269,6 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         "lower batch_size, hidden_layer_sizes, denoiser_width, n_components or n_diffusion_steps, "
         "train on fewer rows, or give X as float32 or, where most of it is 0, as a sparse matrix",
     )
-    @all_or_nothing
     def _fit(self, X, X_val, labels=None, labels_val=None):
         """Validate, build or take over the engine, train it, and keep what it says.
 

@@ -410,8 +410,8 @@ class DDVAEClassifier(
     def _n_features_out(self):
         return self.prior_.n_components
 
-    @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, *, X_val=None, y_val=None):
         """Fit the model to the rows of X and the labels that some of them have.
 
