@@ -5,13 +5,16 @@ import dataclasses
 import functools
 import math
 import os
+import pickle
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from typing import NamedTuple
 
+import joblib
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -105,15 +108,17 @@ STRUCTURE = (
 def all_or_nothing(method):
     """Leave an estimator as it was where its ``fit`` fails or is interrupted.
 
-    The outermost decorator: what scikit-learn's does after a failure needs the attributes that the
-    fit has set.
+    And fit it where the user has switched gradients off, for networks of another kind. The
+    outermost decorator: what scikit-learn's does after a failure needs the attributes that the fit
+    has set.
     """
 
     @functools.wraps(method)
     def whole(self, *args, **kwargs):
         before = vars(self).copy()
         try:
-            return method(self, *args, **kwargs)
+            with torch.inference_mode(False), torch.enable_grad():
+                return method(self, *args, **kwargs)
         except BaseException:
             vars(self).clear()
             vars(self).update(before)
@@ -218,7 +223,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             X = np.asarray(store[:min_rows])
         _check_pointers(X)
         # Tensors become arrays even where scikit-learn is told to leave them as they are.
-        with config_context(array_api_dispatch=False):
+        with config_context(array_api_dispatch=False), _told_of_missing():
             X = validate_data(
                 self,
                 as_array(X),
@@ -322,7 +327,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         """Raise where a warm start is asked to go on with a model of another build."""
         for name, fitted in self._structure.items():
             value = getattr(self, name)
-            if value is not fitted and not np.array_equal(value, fitted):
+            if not _same(value, fitted):
                 raise ValueError(
                     f"warm_start=True goes on with the fitted model, which has {name}={fitted!r}, "
                     f"found {name}={value!r}; set warm_start=False to build another."
@@ -661,6 +666,30 @@ def _hidden_layer_sizes(sizes, n_rows):
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers of at least 1, found {sizes!r}.")
     return tuple(int(size) for size in sizes)
+
+
+@contextmanager
+def _told_of_missing():
+    """Say what to do about pandas.NA among objects, of which scikit-learn names the type alone."""
+    try:
+        yield
+    except TypeError as error:
+        if "NAType" not in str(error):
+            raise
+        raise TypeError(
+            "X has pandas.NA in a column of dtype object; make the column numeric first, as "
+            "X.convert_dtypes() does, or replace pandas.NA by numpy.nan."
+        ) from error
+
+
+def _same(value, fitted):
+    """Return whether two values of a parameter build the same part of a model."""
+    if value is fitted or np.array_equal(value, fitted):
+        return True
+    try:
+        return joblib.hash(value) == joblib.hash(fitted)
+    except (AttributeError, TypeError, pickle.PicklingError):  # objects of a user's own
+        return False
 
 
 def _fitted_regularizers(regularizer, X):

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
@@ -136,7 +137,8 @@ def cluster_number_scan(
     Raises
     ------
     ValueError
-        When no number of clusters is given, or the callback stops before the first is complete.
+        When no number of clusters is given, random_state is not an integer, or the callback stops
+        before the first is complete.
 
     Examples
     --------
@@ -160,6 +162,11 @@ def cluster_number_scan(
     n_seeds = _positive_integer("n_seeds", n_seeds)
     if len(numbers) == 0:
         raise ValueError("n_clusters_range must hold at least one number, found none.")
+    if not isinstance(random_state, Integral):
+        raise ValueError(
+            f"random_state must be an integer, from which the seeds count on, found "
+            f"{random_state!r}."
+        )
     rows = X
     if X_val is None:
         index = np.arange(_num_samples(X))

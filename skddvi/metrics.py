@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import (
     adjusted_rand_score,
@@ -723,6 +723,11 @@ def stability_report(
     seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
     if len(seeds) < 2:
         raise ValueError(f"seeds must be two or more, found {seeds!r}.")
+    if is_classifier(estimator):
+        raise ValueError(
+            f"estimator must do without labels, by which the embeddings are judged, found the "
+            f"classifier {estimator!r}."
+        )
     names = [
         name
         for name in estimator.get_params()

@@ -696,6 +696,7 @@ def test_scan_can_be_stopped_and_says_what_it_does(capsys):
     [
         ([], {}, "n_clusters_range must hold at least one number"),
         ([0], {}, "n_clusters_range must be an integer of at least 1, found 0"),
+        ([2], {"random_state": None}, "random_state must be an integer, .* found None"),
         ([2], {"n_seeds": 0}, "n_seeds must be an integer of at least 1, found 0"),
         ([2], {"n_seeds": 2, "callback": lambda *_: True}, "before one number of clusters"),
     ],

@@ -14,7 +14,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skddvi import metrics
+from skddvi import DDVAEClassifier, metrics
 
 few_examples = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -359,3 +359,5 @@ def test_stability_needs_seeds_to_vary(digits):
         metrics.stability_report(PCA(2), X, seeds=1)
     with pytest.raises(ValueError, match="a parameter random_state to vary, found none"):
         metrics.stability_report(StandardScaler(), X)
+    with pytest.raises(ValueError, match="estimator must do without labels"):
+        metrics.stability_report(DDVAEClassifier(), X)

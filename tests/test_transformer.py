@@ -10,6 +10,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -396,6 +397,22 @@ def test_warm_start_continues():
     assert np.abs(model.transform(X) - latents).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "other"),
+    [
+        ("prior", lambda n: PinwheelPrior(n_arms=n), 4),
+        ("noising", lambda n: VarianceExploding(1.0, n), 7.0),
+    ],
+    ids=["prior", "noising"],
+)
+def test_warm_start_goes_on_with_an_equal_object(name, kind, other):
+    model = small(warm_start=True, **{name: kind(3)}).fit(X)
+    model.set_params(**{name: kind(3)}).fit(X)
+    assert len(model.history_["loss"]) == 2 * model.max_iter
+    with pytest.raises(ValueError, match=f"which has {name}="):
+        model.set_params(**{name: kind(other)}).fit(X)
+
+
 def test_without_warm_start_each_fit_is_new(fitted):
     model = small().fit(make_rows(50, n_features=3))
     assert_same_model(model.fit(X), fitted)
@@ -435,9 +452,20 @@ def test_a_warm_start_that_fails_leaves_the_model_alone():
     assert model.n_iter_ == len(model.history_["loss"]) == 4
 
 
-def test_gradients_that_are_off_do_not_matter(fitted):
-    with torch.no_grad():
-        assert_same_model(small().fit(X), fitted)
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_off_do_not_matter(fitted, without):
+    with without():
+        model = small().fit(X)
+        assert_same_model(model, fitted)
+    assert_same_model(model, fitted)
+
+
+def test_pandas_na_among_objects():
+    rows = pd.DataFrame({"a": [0, 1, pd.NA, 2], "b": [1, 0, 2, 1]}, dtype=object)
+    model = small(likelihood="binomial")
+    with pytest.raises(TypeError, match=r"make the column numeric first, as X\.convert_dtypes\(\)"):
+        model.fit(rows)
+    assert np.isfinite(model.fit(rows.convert_dtypes()).transform(rows.convert_dtypes())).all()
 
 
 # ------------------------------------------------------------------------------ parameters

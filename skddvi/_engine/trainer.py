@@ -110,7 +110,7 @@ def train(
     if checkpoint is not None:
         checkpoint.resume(loop)
     try:
-        with limited_threads(model, min(schedule.batch_size, len(rows))), torch.enable_grad():
+        with limited_threads(model, min(schedule.batch_size, len(rows))):
             complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
         complete = False
@@ -148,6 +148,8 @@ class TrainingView:
         counts, without NaN, and centred; tensor to tensor.
     embed : callable
         The noise-free latents of rows; (m, n_features) to (m, d).
+    sample_prior : callable
+        Latents drawn from the prior: their number m and a torch.Generator to (m, d).
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int
@@ -179,6 +181,7 @@ class TrainingView:
     rows: Callable
     features: Callable
     embed: Callable
+    sample_prior: Callable
     loc: torch.Tensor
     scale: torch.Tensor
     seed: int
@@ -240,6 +243,7 @@ class Loop:
             rows=self.rows.batch,
             features=lambda x: likelihood.encode(x) * likelihood.scale,
             embed=embed,
+            sample_prior=model.prior.sample,
             loc=model.posterior.loc,
             scale=model.posterior.scale,
             seed=self.generator.initial_seed(),
