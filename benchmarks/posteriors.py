@@ -38,6 +38,7 @@ from scipy.spatial.distance import pdist
 
 from skddvi import DDVAETransformer, baselines
 from skddvi.metrics import knn_accuracy, maximum_mean_discrepancy
+from skddvi.regularizers import PriorCoverage
 
 PRIORS = ("normal", "pinwheel", "swiss_roll", "square")
 POSTERIORS = {
@@ -50,6 +51,7 @@ POSTERIORS = {
     # Its chain lets something of the row through only where the noise is small.
     "latent_diffusion": (baselines.UnconditionalLatentDiffusion, {"noising": [0.05] * 8}),
     "ddvae": (DDVAETransformer, {}),
+    "ddvae_coverage": (DDVAETransformer, {"regularizer": PriorCoverage()}),
 }
 COLUMNS = {
     "fit_cpu_seconds": ("fit s", ".1f"),

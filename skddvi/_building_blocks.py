@@ -24,5 +24,6 @@ BUILDING_BLOCKS = {
         noising.VariancePreserving,
         noising.VarianceExploding,
         regularizers.NeighborhoodPreservation,
+        regularizers.PriorCoverage,
     )
 }

@@ -9,12 +9,15 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.neighbors import KernelDensity
 
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 from skddvi._engine.stored import StoredRows
 from skddvi._neighbors import aligned, fuzzy_graph, nearest_neighbors, smoothed, strongest_edges
 from skddvi.metrics import knn_accuracy
-from skddvi.regularizers import N_OTHERS, NeighborhoodPreservation
+from skddvi.regularizers import NeighborhoodPreservation, PriorCoverage
+from skddvi.regularizers._coverage import N_REMEMBERED
+from skddvi.regularizers._neighborhood import N_OTHERS
 
 SMALL = {
     "hidden_layer_sizes": (16,),
@@ -406,3 +409,98 @@ def test_smoothed_joins_what_the_graph_joins():
     found = smoothed(graph, Z, 40)
     np.testing.assert_allclose(found[groups == 0], 0.0, atol=1e-9)
     np.testing.assert_allclose(found[groups == 1], 0.5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------ coverage
+
+
+def test_coverage_is_the_prior_under_a_kernel_density_of_what_was_seen():
+    view = view_of(None)
+    draws = []
+
+    def sample_prior(n, generator):
+        draws.append(view.loc + view.scale * torch.randn(n, 2, generator=generator))
+        return draws[-1]
+
+    view.sample_prior = sample_prior
+    regularizer = PriorCoverage(bandwidth=0.3)
+    regularizer.attach(view)
+    generator, seen = torch.Generator().manual_seed(1), np.empty((0, 2))
+    # More than is remembered: of the last call's latents, the oldest are forgotten.
+    for n in (16, 300, N_REMEMBERED, 8):
+        z = torch.randn(n, 2, generator=generator)
+        found = regularizer(z, torch.arange(n)).item()
+        seen = np.concatenate([z, seen])
+        density = KernelDensity(bandwidth=0.3).fit(seen / view.scale.numpy())
+        at_draws = density.score_samples((draws[-1] / view.scale).numpy())
+        expected = view.scale.log().sum().item() - at_draws.mean()
+        assert found == pytest.approx(expected, rel=1e-5)
+        seen = seen[:N_REMEMBERED]
+
+
+def test_coverage_moves_a_batch_as_if_the_remembered_moved_too():
+    view = view_of(None)
+    u = view.loc + view.scale * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    view.sample_prior = lambda n, generator: u
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for n_times in (1, 3):  # the same latents, seen once and three times
+        regularizer = PriorCoverage()
+        regularizer.attach(view)
+        for _ in range(n_times):
+            batch = z.clone().requires_grad_()
+            regularizer(batch, torch.arange(20)).backward()
+        gradients.append(batch.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_coverage_can_be_kept():
+    view = view_of(None)
+    view.sample_prior = lambda n, generator: torch.randn(n, 2, generator=generator)
+    regularizer = PriorCoverage()
+    regularizer.attach(view)
+    z = torch.zeros(3, 2)
+    regularizer(z, torch.arange(3))
+    state = {name: value.clone() for name, value in regularizer.state_dict().items()}
+    first = regularizer(z + 1.0, torch.arange(3))
+    regularizer.load_state_dict(state)
+    assert torch.equal(regularizer(z + 1.0, torch.arange(3)), first)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"weight": "x"}, "weight must be a number or \"auto\", found 'x'"),
+        ({"bandwidth": 0.0}, r"bandwidth must be a positive number, found 0\.0"),
+        ({"bandwidth": True}, "bandwidth must be a positive number, found True"),
+        ({"bandwidth": np.inf}, "bandwidth must be a positive number, found inf"),
+        ({"bandwidth": "a"}, "bandwidth must be a positive number, found 'a'"),
+    ],
+)
+def test_coverage_that_cannot_be(params, message):
+    with pytest.raises(ValueError, match=message):
+        small(regularizer=PriorCoverage(**params)).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params"),
+    [
+        (DDVAETransformer, {"n_components": 1}),
+        (DDVAETransformer, {"n_components": 5, "precision": "bfloat16"}),
+        (DDVAETransformer, {"n_diffusion_steps": 0, "prior": "pinwheel"}),
+        (DDVAEClusterer, {"n_clusters": 3, "n_components": 2, "n_init": 2}),
+        (DDVAEClassifier, {"prior": "pinwheel"}),
+        (baselines.InverseAutoregressiveFlowVAE, {}),
+        (baselines.AdversarialAutoencoder, {}),
+        (baselines.HierarchicalVAE, {}),
+        (baselines.IWAE, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_estimator_takes_coverage(estimator, params):
+    taken = {name: SMALL[name] for name in SMALL if name in estimator().get_params()}
+    model = estimator(**taken | {"regularizer": PriorCoverage()} | params)
+    labels = np.where(np.arange(80) % 4 == 0, (X[:, 0] > 4).astype(int), -1)
+    model.fit(X, labels) if estimator is DDVAEClassifier else model.fit(X)
+    assert np.isfinite(model.history_["prior_coverage"]).all()
+    assert np.isfinite(model.transform(X)).all()
