@@ -14,7 +14,8 @@ from sklearn.neighbors import KernelDensity
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 from skddvi._engine.stored import StoredRows
 from skddvi._neighbors import aligned, fuzzy_graph, nearest_neighbors, smoothed, strongest_edges
-from skddvi.metrics import knn_accuracy
+from skddvi.metrics import knn_accuracy, latent_nll
+from skddvi.priors import SquarePrior
 from skddvi.regularizers import NeighborhoodPreservation, PriorCoverage
 from skddvi.regularizers._coverage import N_REMEMBERED
 from skddvi.regularizers._neighborhood import N_OTHERS
@@ -452,6 +453,35 @@ def test_coverage_moves_a_batch_as_if_the_remembered_moved_too():
             regularizer(batch, torch.arange(20)).backward()
         gradients.append(batch.grad)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_coverage_fills_the_prior():
+    # Latents that are free to move, all of them on one side of a square.
+    prior, generator = SquarePrior(), torch.Generator().manual_seed(0)
+    draws = prior.sample(2000, generator).numpy()
+    view = view_of(None)
+    view.sample_prior, view.loc, view.scale = prior.sample, torch.zeros(2), torch.ones(2)
+    regularizer = PriorCoverage()
+    regularizer.attach(view)
+    z = torch.rand(300, 2, generator=generator) - torch.tensor([1.0, 0.5])
+    z.requires_grad_()
+    before = latent_nll(z.detach().numpy(), draws)
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(150):
+        for rows in torch.randperm(300, generator=generator).split(100):
+            optimizer.zero_grad()
+            regularizer(z[rows], rows).backward()
+            optimizer.step()
+    floor = latent_nll(prior.sample(300, generator).numpy(), draws)
+    assert before > floor + 10.0
+    assert latent_nll(z.detach().numpy(), draws) < floor + 0.3
+
+
+def test_the_weight_of_coverage_follows_the_number_of_features():
+    for n_features, weight in [(64, 0.25), (784, 3.0)]:
+        assert PriorCoverage().fit(np.zeros((20, n_features))).weight_ == weight
+    given = PriorCoverage(weight=5.0)
+    assert given.fit(X).weight_ == 5.0 and given.weight == 5.0
 
 
 def test_coverage_can_be_kept():
