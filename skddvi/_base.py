@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 import os
-import pickle
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -678,17 +677,17 @@ def _told_of_missing():
             raise
         raise TypeError(
             "X has pandas.NA in a column of dtype object; make the column numeric first, as "
-            "X.convert_dtypes() does, or replace pandas.NA by numpy.nan."
+            "X.convert_dtypes() does, and impute what is missing if the likelihood takes no NaN."
         ) from error
 
 
 def _same(value, fitted):
     """Return whether two values of a parameter build the same part of a model."""
-    if value is fitted or np.array_equal(value, fitted):
+    if value is fitted:
         return True
     try:
-        return joblib.hash(value) == joblib.hash(fitted)
-    except (AttributeError, TypeError, pickle.PicklingError):  # objects of a user's own
+        return np.array_equal(value, fitted) or joblib.hash(value) == joblib.hash(fitted)
+    except Exception:  # whatever a user's own object answers to == or to being pickled
         return False
 
 

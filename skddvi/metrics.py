@@ -723,7 +723,7 @@ def stability_report(
     seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
     if len(seeds) < 2:
         raise ValueError(f"seeds must be two or more, found {seeds!r}.")
-    if is_classifier(estimator):
+    if hasattr(estimator, "__sklearn_tags__") and is_classifier(estimator):
         raise ValueError(
             f"estimator must do without labels, by which the embeddings are judged, found the "
             f"classifier {estimator!r}."

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from scipy.stats import ks_2samp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KernelDensity
@@ -378,6 +379,25 @@ def test_rows_in_a_store_are_refused():
         NeighborhoodPreservation(4).fit(StoredRows(X))
 
 
+@pytest.mark.parametrize("regularizer", [None, NeighborhoodPreservation(4), PriorCoverage()])
+@pytest.mark.parametrize("n_calls", [3, 9])
+def test_one_batch_that_is_not_finite_is_recovered_from(regularizer, n_calls):
+    class Once(torch.nn.Module):
+        def __init__(self, n_inputs, n_outputs):
+            super().__init__()
+            self.layer, self.n_calls = torch.nn.Linear(n_inputs, n_outputs), 0
+
+        def forward(self, x):
+            self.n_calls += self.training
+            return self.layer(x) * (float("nan") if self.n_calls == n_calls else 1.0)
+
+    model = small(encoder=Once, regularizer=regularizer, batch_size=20, sleep="off")
+    with pytest.warns(RuntimeWarning, match="Training diverged") as told:
+        model.fit(X)
+    assert len(told) == 1 and model.n_iter_ == 4
+    assert np.isfinite(model.transform(X)).all()
+
+
 # ------------------------------------------------------------------------------ its parts
 
 
@@ -439,6 +459,25 @@ def test_coverage_is_the_prior_under_a_kernel_density_of_what_was_seen():
         seen = seen[:N_REMEMBERED]
 
 
+@pytest.mark.parametrize("prior", ["gaussian_mixture", "pinwheel"])
+def test_a_classifiers_prior_has_its_classes_in_their_proportions(prior):
+    class Look:
+        name = "look"
+
+        def attach(self, view):
+            z = view.sample_prior(2000, torch.Generator().manual_seed(0))
+            type(self).draws = z.numpy()
+
+        def __call__(self, z, rows):
+            return z.sum() * 0.0
+
+    y = (np.arange(80) % 10 == 0).astype(int)
+    model = small(DDVAEClassifier, prior=prior, n_components=2, regularizer=Look()).fit(X, y)
+    expected = model._engine.sample(2000, 0)[1]
+    for axis in range(2):
+        assert ks_2samp(Look.draws[:, axis], expected[:, axis]).pvalue > 1e-4
+
+
 def test_coverage_moves_a_batch_as_if_the_remembered_moved_too():
     view = view_of(None)
     u = view.loc + view.scale * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
@@ -474,7 +513,7 @@ def test_coverage_fills_the_prior():
             optimizer.step()
     floor = latent_nll(prior.sample(300, generator).numpy(), draws)
     assert before > floor + 10.0
-    assert latent_nll(z.detach().numpy(), draws) < floor + 0.3
+    assert latent_nll(z.detach().numpy(), draws) < floor + 0.6
 
 
 def test_the_weight_of_coverage_follows_the_number_of_features():
@@ -501,10 +540,10 @@ def test_coverage_can_be_kept():
     ("params", "message"),
     [
         ({"weight": "x"}, "weight must be a number or \"auto\", found 'x'"),
-        ({"bandwidth": 0.0}, r"bandwidth must be a positive number, found 0\.0"),
-        ({"bandwidth": True}, "bandwidth must be a positive number, found True"),
-        ({"bandwidth": np.inf}, "bandwidth must be a positive number, found inf"),
-        ({"bandwidth": "a"}, "bandwidth must be a positive number, found 'a'"),
+        ({"bandwidth": 0.0}, r"bandwidth must be a number from 0\.001 to 10\.0, found 0\.0"),
+        ({"bandwidth": True}, "bandwidth must be a number from .* found True"),
+        ({"bandwidth": np.inf}, "bandwidth must be a number from .* found inf"),
+        ({"bandwidth": "a"}, "bandwidth must be a number from .* found 'a'"),
     ],
 )
 def test_coverage_that_cannot_be(params, message):

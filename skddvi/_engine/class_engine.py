@@ -90,8 +90,7 @@ class ClassEngine(Engine):
         model = self._model_in("float64")
         generator = torch.Generator(self.device).manual_seed(seed)
         if classes is None:
-            weights = model.log_class_weights.exp()
-            classes = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
+            classes = model.sample_classes(n_samples, generator)
         else:
             classes = torch.as_tensor(classes, device=self.device)
         z = guided_latents(model, classes, guidance_scale, generator).double()

@@ -44,6 +44,10 @@ class LatentVariableModel(nn.Module):
         self.decoder = decoder
         self.posterior = posterior
 
+    def sample_prior(self, n_samples, generator):
+        """Return draws from p(z), (n_samples, d)."""
+        return self.prior.sample(n_samples, generator)
+
     def embed(self, x):
         """Return the noise-free latents of rows x, (n, d)."""
         return self.posterior.mode(self.posterior.condition(self.likelihood.encode(x)))

@@ -101,7 +101,7 @@ def kl_per_dimension(model, terms):
 def dream(model, n_rows, generator):
     """Return latents from the prior and rows decoded from them, without gradient; for (5)."""
     with torch.no_grad():
-        z = model.prior.sample(n_rows, generator)
+        z = model.sample_prior(n_rows, generator)
         return z, model.likelihood.sample(model.decoder(z), generator)
 
 
@@ -150,6 +150,6 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     if sleep == "conditional":
         sleep_loss = posterior.sleep_loss([part[n:] for part in condition], z, generator).mean()
     else:
-        z = model.prior.sample(n, generator)
+        z = model.sample_prior(n, generator)
         sleep_loss = posterior.latent_sleep_loss(z, generator).mean()
     return loss + sleep_weight * sleep_loss, terms, sleep_loss

@@ -114,6 +114,17 @@ class ClassModel(LatentVariableModel):
         rows = torch.arange(len(x), device=x.device)
         return self.posterior.mode(self.condition(features, rows, features.log_q.argmax(-1)))
 
+    def sample_prior(self, n_samples, generator):
+        """Return draws from the sum over classes of p(l) p(z|l), (n_samples, d)."""
+        return self.prior.sample(
+            n_samples, generator, part=self.sample_classes(n_samples, generator)
+        )
+
+    def sample_classes(self, n_samples, generator):
+        """Return draws from p(l), (n_samples,)."""
+        weights = self.log_class_weights.exp()
+        return torch.multinomial(weights, n_samples, replacement=True, generator=generator)
+
     def features(self, inputs):
         """Return the :class:`RowFeatures` of encoded rows."""
         body = self.posterior.body(inputs)
@@ -268,7 +279,7 @@ class ClassLoop(Loop):
             asleep = self.sleep_loss(features.part(len(labels), None), dreams)
             further["sleep"] = sleep_weight, asleep
         elif sleep == "latent":
-            latents = model.prior.sample(n, self.generator)
+            latents = model.sample_prior(n, self.generator)
             asleep = model.posterior.latent_sleep_loss(latents, self.generator).mean()
             further["sleep"] = sleep_weight, asleep
         for name, (weight, term) in further.items():
@@ -371,8 +382,7 @@ class ClassLoop(Loop):
     def dream(self, n_rows):
         """Return :class:`Dreams`, as many as rows, for equation (5)."""
         model, generator = self.model, self.generator
-        weights = model.log_class_weights.exp()
-        classes = torch.multinomial(weights, n_rows, replacement=True, generator=generator)
+        classes = model.sample_classes(n_rows, generator)
         z = model.prior.sample(n_rows, generator, part=classes)
         return Dreams(classes, z, model.likelihood.sample(model.decoder(z), generator))
 

@@ -148,12 +148,12 @@ class TrainingView:
         counts, without NaN, and centred; tensor to tensor.
     embed : callable
         The noise-free latents of rows; (m, n_features) to (m, d).
-    sample_prior : callable
-        Latents drawn from the prior: their number m and a torch.Generator to (m, d).
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int
         Of the fit.
+    sample_prior : callable
+        Latents drawn from the prior: their number m and a torch.Generator to (m, d).
 
     Examples
     --------
@@ -181,10 +181,10 @@ class TrainingView:
     rows: Callable
     features: Callable
     embed: Callable
-    sample_prior: Callable
     loc: torch.Tensor
     scale: torch.Tensor
     seed: int
+    sample_prior: Callable
 
 
 class Loop:
@@ -218,13 +218,13 @@ class Loop:
         self.step = self.epoch = self.n_recoveries = 0
         self.slowdown = 1.0
         self.history = defaultdict(list)
-        self.last_epoch = self.snapshot()
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
         self.converged = False
         self.model.eval()  # a user's networks draw nothing here
         for _, _, regularizer in self.regularizers:
             if hasattr(regularizer, "attach"):
                 regularizer.attach(self.view())
+        self.last_epoch = self.snapshot()
 
     def view(self):
         """Return what regularisers are shown."""
@@ -243,10 +243,10 @@ class Loop:
             rows=self.rows.batch,
             features=lambda x: likelihood.encode(x) * likelihood.scale,
             embed=embed,
-            sample_prior=model.prior.sample,
             loc=model.posterior.loc,
             scale=model.posterior.scale,
             seed=self.generator.initial_seed(),
+            sample_prior=model.sample_prior,
         )
 
     def precision(self, x):
@@ -425,14 +425,18 @@ class Loop:
 
     def snapshot(self):
         states = [optimizer.snapshot() for optimizer in self.optimizers()]
-        return states, self.step, [buffer.clone() for buffer in self.buffers]
+        buffers = [buffer.clone() for buffer in self.buffers]
+        remembered = [copy.deepcopy(each.state_dict()) for each in self.regularizers_with_state()]
+        return states, self.step, buffers, remembered
 
     def restore(self, snapshot):
-        states, self.step, buffers = snapshot
+        states, self.step, buffers, remembered = snapshot
         for optimizer, state in zip(self.optimizers(), states, strict=True):
             optimizer.restore(state)
         for buffer, saved in zip(self.buffers, buffers, strict=True):
             buffer.copy_(saved)
+        for regularizer, saved in zip(self.regularizers_with_state(), remembered, strict=True):
+            regularizer.load_state_dict(copy.deepcopy(saved))
 
     def state(self):
         """Return what :meth:`load_state` goes on from, as of the epoch just finished.
@@ -447,7 +451,6 @@ class Loop:
             "best_epoch": self.best_epoch,
             "history": {name: list(values) for name, values in self.history.items()},
             "generator": self.generator.get_state(),
-            "regularizers": [copy.deepcopy(r.state_dict()) for r in self.regularizers_with_state()],
         }
 
     def load_state(self, state):
@@ -458,9 +461,6 @@ class Loop:
         self.restore(self.last_epoch)
         self.history.update({name: list(values) for name, values in state["history"].items()})
         self.generator.set_state(state["generator"])
-        regularizers = self.regularizers_with_state()
-        for regularizer, own in zip(regularizers, state["regularizers"], strict=True):
-            regularizer.load_state_dict(own)
 
     def regularizers_with_state(self):
         """Return the regularisers that remember something from batch to batch."""

@@ -8,8 +8,12 @@ from sklearn.base import BaseEstimator
 
 # Draws of the prior in each step, and latents of earlier steps that are remembered.
 N_DRAWS, N_REMEMBERED = 256, 1024
+# In standard deviations of the prior.
+BANDWIDTHS = 0.001, 10.0
 # Nats by which a term of a sum of exponentials is too small to count.
 NEGLIGIBLE = 60.0
+# Distances by differences: those by products of matrices lose digits that a narrow kernel sees.
+EXACT = "donot_use_mm_for_euclid_dist"
 # Features for each nat of the weight "auto", and the most it can be.
 FEATURES_A_NAT, LARGEST_WEIGHT = 256.0, 3.0
 
@@ -25,13 +29,15 @@ class PriorCoverage(BaseEstimator):
     .. math:: - \log \frac{1}{n} \sum_i \mathcal{N}(u; z_i, h^2 \operatorname{diag}(s^2)) ,
 
     with s the prior's standard deviations: the negative log-likelihood, in nats, of the prior under
-    a kernel density of the latents. It is the divergence of the latents from the prior in the
-    direction that the bound has not, up to a constant and the width h of the kernel. The
-    :math:`z_i` are those of the batch and of the 1,024 rows before it, for each of 256 draws a
-    step.
+    a kernel density of the latents. Up to a constant and the width of the kernel, it is the
+    divergence of the prior from the latents, which the bound has in the other direction only. Each
+    step draws 256 times from the prior; the :math:`z_i` are the latents of its batch, and the 1,024
+    latents that were drawn for rows before it.
 
-    Made for two or three latent dimensions, in which a kernel density is telling, and thousands of
-    rows: latents of fewer come to lie evenly without being told apart the better for it.
+    Made for two or three latent dimensions, in which a kernel density is telling, and for thousands
+    of rows. Latents of a few hundred rows fill the prior by being uncertain, so that the noise-free
+    ones are not spread more evenly; and a weight that is too large for the rows fills it with
+    latents that know nothing of them, which ``score`` tells.
 
     Parameters
     ----------
@@ -39,7 +45,8 @@ class PriorCoverage(BaseEstimator):
         Factor of the penalty in the loss, whose bound is in nats a row. "auto" is the number of
         features, which the bound grows with, divided by 256, but at most 3.
     bandwidth : float, default=0.1
-        Width h of the kernel, in standard deviations of the prior: holes smaller than this remain.
+        Width h of the kernel, in standard deviations of the prior, from 0.001 to 10: smaller holes
+        remain.
 
     See Also
     --------
@@ -80,11 +87,14 @@ class PriorCoverage(BaseEstimator):
         Raises
         ------
         ValueError
-            When bandwidth is not a positive number, or weight is text other than "auto".
+            When bandwidth is out of its range, or weight is text other than "auto".
         """
+        low, high = BANDWIDTHS
         is_number = isinstance(self.bandwidth, Real) and self.bandwidth is not True
-        if not is_number or not 0.0 < self.bandwidth < math.inf:
-            raise ValueError(f"bandwidth must be a positive number, found {self.bandwidth!r}.")
+        if not is_number or not low <= self.bandwidth <= high:
+            raise ValueError(
+                f"bandwidth must be a number from {low} to {high}, found {self.bandwidth!r}."
+            )
         self.weight_ = self.weight
         if isinstance(self.weight, str):
             if self.weight != "auto":
@@ -112,7 +122,8 @@ class PriorCoverage(BaseEstimator):
         seen = (z.to(view.loc) - view.loc) / view.scale
         # By differences, not cdist: its square root has no gradient at zero distance.
         of_seen = _log_sum_kernel((draws[:, None] - seen).square().sum(-1), h)
-        of_remembered = _log_sum_kernel(torch.cdist(draws, self._remembered).square(), h)
+        distances = torch.cdist(draws, self._remembered, compute_mode=EXACT)
+        of_remembered = _log_sum_kernel(distances.square(), h)
         log_density = torch.logaddexp(of_seen, of_remembered).mean()
         n_places = len(seen) + len(self._remembered)
         log_density = log_density - math.log(n_places)
