@@ -6,6 +6,7 @@ it is loaded. Pickle and joblib can save models too, and more of them, but their
 they hold when they are opened.
 """
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__, baselines
@@ -126,6 +127,7 @@ def save(estimator, path):
     write(path, header, encoder.arrays)
 
 
+@torch.inference_mode(False)  # or its weights could not be trained further
 def load(path, device=None, *, encoder=None, decoder=None):
     """Load an estimator that :func:`save` has saved.
 

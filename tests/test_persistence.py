@@ -257,6 +257,14 @@ def test_large_numbers_that_are_no_sizes(params, tmp_path):
     np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
 
 
+def test_a_model_loaded_in_inference_mode_can_be_trained_further(tmp_path):
+    model = small(warm_start=True).fit(X)
+    skddvi.save(model, tmp_path / "a.safetensors")
+    with torch.inference_mode():
+        loaded = skddvi.load(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(loaded.fit(X).transform(X), model.fit(X).transform(X))
+
+
 def test_every_building_block_can_be_saved():
     modules = (skddvi.priors, skddvi.likelihoods, skddvi.noising, skddvi.regularizers)
     public = {name for module in modules for name in module.__all__ if name[0].isupper()}
