@@ -390,7 +390,7 @@ def test_sensitivity(monkeypatch, tmp_path):
 
 def test_reference(monkeypatch, tmp_path):
     values = quick(monkeypatch, "reference", "--out", tmp_path / "reference.json")
-    assert list(values) == ["bfloat16", "float32"]
+    assert list(values) == ["bfloat16", "float32", "coverage"]
     for each in values.values():
         assert each["ms_of_128_rows"] == pytest.approx(1000 * each["fit_seconds"] * 128 / 600)
         assert each["reconstruction"] < 0.0
