@@ -527,6 +527,7 @@ def adversarial(request):
     return X, heard, unheard
 
 
+@pytest.mark.slow
 def test_the_critic_does_not_die_and_draws_the_latents_to_the_prior(adversarial):
     X, heard, unheard = adversarial
     losses = np.array(heard.history_["critic_loss"][-10:])

@@ -161,6 +161,7 @@ def run_quick(name, out, *options):
     return done
 
 
+@pytest.mark.slow
 def test_posteriors_from_end_to_end(tmp_path):
     out = tmp_path / "posteriors.json"
     done = run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan")
@@ -181,6 +182,7 @@ def test_posteriors_from_end_to_end(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_digits_from_end_to_end(tmp_path):
     out = tmp_path / "digits.json"
     done = run_quick("digits.py", out, "--methods", "pca,ddvae")
@@ -388,6 +390,7 @@ def test_sensitivity(monkeypatch, tmp_path):
         assert each["fit_cpu_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_reference(monkeypatch, tmp_path):
     values = quick(monkeypatch, "reference", "--out", tmp_path / "reference.json")
     assert list(values) == ["bfloat16", "float32", "coverage"]

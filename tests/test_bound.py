@@ -599,6 +599,7 @@ def trained(request):
     ).fit(ppca_rows(2000, seed=1))
 
 
+@pytest.mark.slow
 def test_a_trained_bound_is_close_to_the_evidence(trained):
     X = ppca_rows(1000, seed=2)
     exact = evidence(trained._engine.model, X)

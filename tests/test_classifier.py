@@ -416,6 +416,7 @@ def test_promise_13_a_planar_prior_in_three_dimensions():
         small(prior="pinwheel", n_components=3).fit(X, y)
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_curved_prior_has_a_class_an_arm():
     X, y = make_rows(150)
     model = small(prior="pinwheel", n_components=2, max_iter=60, batch_size=15)
@@ -516,6 +517,7 @@ def test_pickle_in_a_new_process(fitted, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), fitted.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_ask_n_jobs_pipeline_and_grid_search():
     X, y = make_rows(60)
     pipeline = make_pipeline(
@@ -793,6 +795,7 @@ def compare(X, y, n_a_class, alone, **params):
     return ours, labels_only
 
 
+@pytest.mark.slow
 def test_two_moons_with_few_labels():
     X, y = make_moons(300, noise=0.08, random_state=0)
     params = {"hidden_layer_sizes": (64, 64), "max_iter": 60}
@@ -800,6 +803,7 @@ def test_two_moons_with_few_labels():
     assert np.mean(ours) > np.mean(labels_only), (ours, labels_only)
 
 
+@pytest.mark.slow
 def test_digits_with_few_labels():
     X, y = load_digits(return_X_y=True)
     params = {"hidden_layer_sizes": (128,), "max_iter": 30, "consistency_weight": 10.0}
@@ -997,6 +1001,7 @@ def test_guesses_of_views_that_disagree_are_unsure():
     assert np.median(both.max(1)) < 0.6 < np.median(one.max(1))
 
 
+@pytest.mark.slow
 def test_propagation_mends_what_the_bound_would_defend():
     X, y = load_digits(return_X_y=True)
     X, y = X[:500], y[:500]

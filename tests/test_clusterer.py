@@ -638,6 +638,7 @@ print(json.dumps(search.cv_results_["mean_test_score"].tolist()))
 """
 
 
+@pytest.mark.slow
 def test_ask_n_jobs_pickle_and_grid_search_in_another_process(tmp_path, fitted):
     np.save(tmp_path / "X.npy", X)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(fitted))

@@ -145,6 +145,7 @@ def test_gradient_of_the_penalty(monkeypatch):
     torch.testing.assert_close(changed[0][1], 320.0 / 64 * changed[0][0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_large_alpha_makes_the_decoder_say_the_mean():
     X = structured(200, 6, 1.0)
     flat = small(alpha=1e7, max_iter=60).fit(X)
@@ -319,6 +320,7 @@ def test_divergence_under_an_enormous_alpha_names_it():
 # ---------------------------------------------------------------------- what it is for
 
 
+@pytest.mark.slow
 def test_defaults_describe_new_rows_better_where_rows_are_few():
     X = genotypes(500, 400)
     rows, new = X[:200], X[200:]

@@ -134,6 +134,7 @@ print(json.dumps(passed))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.9"),
     reason="no check of this version needs another process",

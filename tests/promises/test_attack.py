@@ -172,6 +172,7 @@ def digest():
     return checksum.hexdigest()
 
 
+@pytest.mark.slow
 def test_ask_seeds_hold_in_a_process_of_another_hash_seed():
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
