@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -25,7 +24,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from ._callbacks import CallbackSupportMixin, epochs
 from ._checkpoint import Checkpoint, identity
 from ._components import output_variance, principal_components
-from ._engine.device import has_fast_bfloat16
+from ._engine.device import has_fast_bfloat16, with_gradients
 from ._engine.engine import Engine
 from ._engine.inputs import input_slope, sample_inputs
 from ._engine.memory import tells_of_memory
@@ -116,7 +115,7 @@ def all_or_nothing(method):
     def whole(self, *args, **kwargs):
         before = vars(self).copy()
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            with with_gradients():
                 return method(self, *args, **kwargs)
         except BaseException:
             vars(self).clear()

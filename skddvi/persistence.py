@@ -6,7 +6,6 @@ it is loaded. Pickle and joblib can save models too, and more of them, but their
 they hold when they are opened.
 """
 
-import torch
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__, baselines
@@ -14,7 +13,7 @@ from ._building_blocks import BUILDING_BLOCKS
 from ._codec import Decoder, Encoder
 from ._container import read, understood, write
 from ._engine.class_engine import ClassEngine
-from ._engine.device import resolve_device
+from ._engine.device import resolve_device, with_gradients
 from ._engine.engine import Engine
 from ._warn import warn
 from .classifier import DDVAEClassifier
@@ -127,7 +126,7 @@ def save(estimator, path):
     write(path, header, encoder.arrays)
 
 
-@torch.inference_mode(False)  # or its weights could not be trained further
+@with_gradients()  # or its weights could not be trained further
 def load(path, device=None, *, encoder=None, decoder=None):
     """Load an estimator that :func:`save` has saved.
 

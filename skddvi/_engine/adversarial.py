@@ -117,7 +117,7 @@ class Adversary:
         of_rows = self.model.posterior._standardise(z.detach())
         losses = []
         for _ in range(self.critic.n_steps):
-            draws = self.model.prior.sample(len(z), generator).to(z)
+            draws = self.model.sample_prior(len(z), generator).to(z)
             # The encoder's penalty has left gradients here, which are not the critic's.
             for parameter in self.optimizer.parameters:
                 parameter.grad = None

@@ -1,5 +1,7 @@
 """The one place where a device name becomes a device."""
 
+from contextlib import contextmanager
+
 import torch
 
 
@@ -54,6 +56,16 @@ def resolve_device(name):
             "loky backend, or use device='cpu'."
         )
     return device
+
+
+@contextmanager
+def with_gradients():
+    """Return a context, or decorator, that trains whatever the user has switched off.
+
+    Tensors made in inference mode could never be trained.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def has_fast_bfloat16(name):

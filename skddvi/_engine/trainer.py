@@ -436,7 +436,7 @@ class Loop:
         for buffer, saved in zip(self.buffers, buffers, strict=True):
             buffer.copy_(saved)
         for regularizer, saved in zip(self.regularizers_with_state(), remembered, strict=True):
-            regularizer.load_state_dict(copy.deepcopy(saved))
+            regularizer.load_state_dict(saved)
 
     def state(self):
         """Return what :meth:`load_state` goes on from, as of the epoch just finished.

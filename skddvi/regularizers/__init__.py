@@ -8,8 +8,9 @@ method ``fit(X)``, that is called with the training rows first, and may set ``we
 counts in place of ``weight``. One that looks at more than a batch's latents has a method
 ``attach(view)``, called before the first step: ``view.rows(indices)`` are training rows,
 ``view.embed(x)`` the noise-free latents of any rows, and :class:`TrainingView` lists the rest. One
-that remembers something from batch to batch has, for a checkpoint to keep, the methods
-``state_dict()`` and ``load_state_dict(state)`` of a :class:`torch.nn.Module`.
+that remembers something from batch to batch has, for a checkpoint to keep and for a training that
+diverged to go back to, the methods ``state_dict()`` and ``load_state_dict(state)`` of a
+:class:`torch.nn.Module`.
 """
 
 from .._engine.trainer import TrainingView

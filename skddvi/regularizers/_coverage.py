@@ -4,7 +4,8 @@ import math
 from numbers import Real
 
 import torch
-from sklearn.base import BaseEstimator
+
+from ._common import RememberingRegularizer
 
 # Draws of the prior in each step, and latents of earlier steps that are remembered.
 N_DRAWS, N_REMEMBERED = 256, 1024
@@ -18,7 +19,7 @@ EXACT = "donot_use_mm_for_euclid_dist"
 FEATURES_A_NAT, LARGEST_WEIGHT = 256.0, 3.0
 
 
-class PriorCoverage(BaseEstimator):
+class PriorCoverage(RememberingRegularizer):
     r"""Leave no part of the prior without rows.
 
     The bound punishes latents where the prior has no mass, but hardly a hole: prior mass where no
@@ -95,11 +96,7 @@ class PriorCoverage(BaseEstimator):
             raise ValueError(
                 f"bandwidth must be a number from {low} to {high}, found {self.bandwidth!r}."
             )
-        self.weight_ = self.weight
-        if isinstance(self.weight, str):
-            if self.weight != "auto":
-                raise ValueError(f'weight must be a number or "auto", found {self.weight!r}.')
-            self.weight_ = min(X.shape[1] / FEATURES_A_NAT, LARGEST_WEIGHT)
+        self._settle_weight(min(X.shape[1] / FEATURES_A_NAT, LARGEST_WEIGHT))
         return self
 
     def attach(self, view):
@@ -112,7 +109,7 @@ class PriorCoverage(BaseEstimator):
         """
         self._view = view
         self._generator = torch.Generator(view.loc.device).manual_seed(view.seed)
-        self._remembered = view.loc.new_empty(0, len(view.loc))
+        self._memory = view.loc.new_empty(0, len(view.loc))
 
     def __call__(self, z, rows):
         """Return the penalty of a mini-batch, a scalar tensor in nats."""
@@ -122,37 +119,16 @@ class PriorCoverage(BaseEstimator):
         seen = (z.to(view.loc) - view.loc) / view.scale
         # By differences, not cdist: its square root has no gradient at zero distance.
         of_seen = _log_sum_kernel((draws[:, None] - seen).square().sum(-1), h)
-        distances = torch.cdist(draws, self._remembered, compute_mode=EXACT)
+        distances = torch.cdist(draws, self._memory, compute_mode=EXACT)
         of_remembered = _log_sum_kernel(distances.square(), h)
         log_density = torch.logaddexp(of_seen, of_remembered).mean()
-        n_places = len(seen) + len(self._remembered)
+        n_places = len(seen) + len(self._memory)
         log_density = log_density - math.log(n_places)
         log_density = log_density - (math.sqrt(2.0 * math.pi) * h * view.scale).log().sum()
-        self._remembered = torch.cat([seen.detach(), self._remembered])[:N_REMEMBERED]
+        self._memory = torch.cat([seen.detach(), self._memory])[:N_REMEMBERED]
         # A step moves the remembered latents too, as it moves those of the batch, but only the
         # batch has a gradient: it stands for all of them.
         return -torch.lerp(log_density.detach(), log_density, n_places / len(seen))
-
-    def state_dict(self):
-        """Return what is remembered.
-
-        Returns
-        -------
-        state : dict of str to torch.Tensor
-            Latents of earlier batches, and the state of the source of random numbers.
-        """
-        return {"remembered": self._remembered, "generator": self._generator.get_state()}
-
-    def load_state_dict(self, state):
-        """Remember something else.
-
-        Parameters
-        ----------
-        state : dict of str to torch.Tensor
-            As :meth:`state_dict` returns it.
-        """
-        self._remembered = state["remembered"].to(self._remembered)
-        self._generator.set_state(state["generator"])
 
 
 def _log_sum_kernel(squares, bandwidth):

@@ -5,7 +5,6 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn import config_context
-from sklearn.base import BaseEstimator
 
 from .._components import fitted_pca
 from .._engine.stored import StoredRows
@@ -18,6 +17,7 @@ from .._neighbors import (
     smoothed,
     strongest_edges,
 )
+from ._common import RememberingRegularizer
 
 # Similarity falls to a half at this part of the prior's standard deviation.
 REACH = 0.2
@@ -32,7 +32,7 @@ N_SMOOTHINGS = 100
 MEMORY = 0.9
 
 
-class NeighborhoodPreservation(BaseEstimator):
+class NeighborhoodPreservation(RememberingRegularizer):
     r"""Keep rows that are neighbours in the input neighbours in the latent space.
 
     What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
@@ -120,11 +120,7 @@ class NeighborhoodPreservation(BaseEstimator):
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
-        self.weight_ = self.weight
-        if isinstance(self.weight, str):
-            if self.weight != "auto":
-                raise ValueError(f'weight must be a number or "auto", found {self.weight!r}.')
-            self.weight_ = min(X.shape[1] / 8.0, 50.0)
+        self._settle_weight(min(X.shape[1] / 8.0, 50.0))
         return self
 
     def attach(self, view):
@@ -183,27 +179,6 @@ class NeighborhoodPreservation(BaseEstimator):
 
     def _standardised(self, z):
         return (z - self._view.loc) / self._view.scale
-
-    def state_dict(self):
-        """Return what is remembered.
-
-        Returns
-        -------
-        state : dict of str to torch.Tensor
-            Places of the rows, and the state of the source of random numbers.
-        """
-        return {"memory": self._memory, "generator": self._generator.get_state()}
-
-    def load_state_dict(self, state):
-        """Remember something else.
-
-        Parameters
-        ----------
-        state : dict of str to torch.Tensor
-            As :meth:`state_dict` returns it.
-        """
-        self._memory.copy_(state["memory"])
-        self._generator.set_state(state["generator"])
 
 
 def _log_similarity(places, others):
