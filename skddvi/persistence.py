@@ -126,7 +126,6 @@ def save(estimator, path):
     write(path, header, encoder.arrays)
 
 
-@with_gradients()  # or its weights could not be trained further
 def load(path, device=None, *, encoder=None, decoder=None):
     """Load an estimator that :func:`save` has saved.
 
@@ -192,7 +191,7 @@ def load(path, device=None, *, encoder=None, decoder=None):
     factories = {"encoder": encoder, "decoder": decoder}
     _check_factories(path, header.get("factories"), factories)
     try:
-        with understood(path):
+        with understood(path), with_gradients():  # or its weights could not be trained further
             estimator = _decoded(header, arrays, factories)
     except ValueError as error:
         if encoder is None and decoder is None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from .device import resolve_device
+from .device import resolve_device, with_gradients
 from .memory import tells_of_memory
 from .model import build_model, load_weights, network_weights
 from .objective import bound_terms, importance_weighted_bound
@@ -138,6 +138,7 @@ class Engine:
         engine.generator.set_state(torch.tensor(generator))
         return engine
 
+    @with_gradients()
     def move_to(self, device):
         """Put the model on the device of that name."""
         self.device = resolve_device(device)
