@@ -826,7 +826,7 @@ def test_consistency_asks_for_more_than_a_random_direction(fitted):
     )(engine.model, Rows(X.astype(np.float32), torch.device("cpu")), SCHEDULE, GENERATOR, None)
     inputs = engine.model.likelihood.encode(torch.as_tensor(X, dtype=torch.float32))
     log_q = engine.model.log_class_probabilities(inputs).detach()
-    found = float(loop.consistency(inputs, log_q))
+    found = loop.consistency(inputs, log_q).item()
     size = semisupervised.CONSISTENCY_RADIUS * inputs.norm(dim=-1).mean()
     noise = torch.randn(50, *inputs.shape, generator=GENERATOR)
     moved = inputs + size * torch.nn.functional.normalize(noise, dim=-1)

@@ -48,9 +48,16 @@ class LatentVariableModel(nn.Module):
         """Return draws from p(z), (n_samples, d)."""
         return self.prior.sample(n_samples, generator)
 
-    def embed(self, x):
-        """Return the noise-free latents of rows x, (n, d)."""
-        return self.posterior.mode(self.posterior.condition(self.likelihood.encode(x)))
+    def embed(self, x, masked=None):
+        """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean."""
+        inputs = self.likelihood.encode(x)
+        if masked is not None:
+            inputs = inputs.masked_fill(masked, 0.0)
+        return self.mode(inputs)
+
+    def mode(self, inputs):
+        """Return the noise-free latents of what the encoder gets of rows, (n, d)."""
+        return self.posterior.mode(self.posterior.condition(inputs))
 
 
 def build_model(

@@ -108,10 +108,10 @@ class ClassModel(LatentVariableModel):
             spread = spread + draws.std(0) / n_classes
         self.posterior.head.weight[:d] *= spread[:, None]
 
-    def embed(self, x):
-        """Return the noise-free latents of rows x under their most probable class, (n, d)."""
-        features = self.features(self.likelihood.encode(x))
-        rows = torch.arange(len(x), device=x.device)
+    def mode(self, inputs):
+        """Return the noise-free latents of rows under their most probable class, (n, d)."""
+        features = self.features(inputs)
+        rows = torch.arange(len(inputs), device=inputs.device)
         return self.posterior.mode(self.condition(features, rows, features.log_q.argmax(-1)))
 
     def sample_prior(self, n_samples, generator):

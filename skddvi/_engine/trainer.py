@@ -147,7 +147,8 @@ class TrainingView:
         Rows as a metric of the user's sees them: raw, but counts as logarithms of normalised
         counts, without NaN, and centred; tensor to tensor.
     embed : callable
-        The noise-free latents of rows; (m, n_features) to (m, d).
+        The noise-free latents of rows; (m, n_features) to (m, d). A second tensor, (m, n_features)
+        of bool, is a mask of features that the encoder does not see: it gets their mean.
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int
@@ -230,11 +231,11 @@ class Loop:
         """Return what regularisers are shown."""
         model, likelihood = self.model, self.model.likelihood
 
-        def embed(x):
+        def embed(x, masked=None):
             training = model.training
             model.eval()  # a user's networks may draw noise in training
             with self.precision(x):
-                latents = model.embed(x).float()
+                latents = model.embed(x, masked).float()
             model.train(training)
             return latents
 

@@ -1,6 +1,6 @@
 """Rows that are neighbours in the input stay neighbours in the latent space."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -51,18 +51,21 @@ class NeighborhoodPreservation(RememberingRegularizer):
 
     To hold for new rows too, the penalty looks not at :math:`z_i` but at the noise-free latents of
     a row between i and one of its neighbours j: a share of its features, drawn from 0 to 1, is j's.
-    It has the neighbours of both, in that proportion.
+    It has the neighbours of both, in that proportion. Nor does the encoder see all of such a row:
+    masking noise [3]_ puts a share of the features, drawn from 0 to ``masking``, at the mean.
 
     The graph is that of Euclidean distances between rows (counts: between the logarithms of
     normalised counts), in their first 50 principal components where there are more features.
 
     Parameters
     ----------
-    n_neighbors : int, default=15
+    n_neighbors : int, default=30
         Size of a neighbourhood in the input.
     weight : float or "auto", default="auto"
         Factor of the penalty in the loss, whose bound is in nats a row. "auto" is an eighth of the
         number of features, which the bound grows with, but at most 50.
+    masking : float, default=0.5
+        Largest share of the features that masking noise hides, from 0 to 1.
 
     References
     ----------
@@ -70,6 +73,8 @@ class NeighborhoodPreservation(RememberingRegularizer):
        and projection for dimension reduction. arXiv:1802.03426.
     .. [2] Damrich, S., Böhm, J. N., Hamprecht, F. A., and Kobak, D. (2023). From t-SNE to UMAP
        with contrastive learning. ICLR. arXiv:2206.01816.
+    .. [3] Vincent, P., Larochelle, H., Lajoie, I., Bengio, Y., and Manzagol, P.-A. (2010). Stacked
+       denoising autoencoders. JMLR 11:3371-3408.
 
     Examples
     --------
@@ -86,9 +91,10 @@ class NeighborhoodPreservation(RememberingRegularizer):
 
     name = "neighborhood_preservation"
 
-    def __init__(self, n_neighbors=15, weight="auto"):
+    def __init__(self, n_neighbors=30, weight="auto", masking=0.5):
         self.n_neighbors = n_neighbors
         self.weight = weight
+        self.masking = masking
 
     def fit(self, X):
         """Check that there are enough rows, in memory, and settle the weight.
@@ -107,7 +113,7 @@ class NeighborhoodPreservation(RememberingRegularizer):
         ------
         ValueError
             When n_neighbors is not less than the number of rows, weight is text other than "auto",
-            or the rows are in a store.
+            masking is no share, or the rows are in a store.
         """
         is_number = isinstance(self.n_neighbors, Integral) and self.n_neighbors is not True
         if not is_number or not 1 <= self.n_neighbors < X.shape[0]:
@@ -115,6 +121,8 @@ class NeighborhoodPreservation(RememberingRegularizer):
                 f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
                 f"{self.n_neighbors!r}."
             )
+        if not isinstance(self.masking, Real) or not 0.0 <= self.masking <= 1.0:
+            raise ValueError(f"masking must be in 0..1, found {self.masking!r}.")
         if isinstance(X, StoredRows):
             raise ValueError(
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
@@ -163,7 +171,9 @@ class NeighborhoodPreservation(RememberingRegularizer):
         x, of_others = view.rows(rows), view.rows(others)
         swapped = torch.rand(x.shape, dtype=torch.float32, **draw) < share[:, None]
         x = torch.where(swapped.to(x.device), of_others, x)
-        places = self._standardised(view.embed(x))[:, None]
+        masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * self.masking
+        masked = torch.rand(x.shape, dtype=torch.float32, **draw) < masked
+        places = self._standardised(view.embed(x, masked.to(x.device)))[:, None]
 
         strangers = torch.randint(view.n_rows, (N_OTHERS,), **draw)
         to_strangers = _log_similarity(places, self._memory[strangers]).logsumexp(1, keepdim=True)
