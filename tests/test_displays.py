@@ -110,6 +110,26 @@ def test_contours_hold_the_mass_that_they_say(prior):
     assert contours.log_density[120, 10] == pytest.approx(expected, rel=1e-6)
 
 
+def test_contours_of_classes_that_are_not_equally_frequent():
+    y = (np.arange(70) % 10 == 0).astype(int)
+    model = DDVAEClassifier(
+        2,
+        prior="gaussian_mixture",
+        hidden_layer_sizes=(8,),
+        n_diffusion_steps=2,
+        max_iter=2,
+        random_state=0,
+    ).fit(X, y)
+    contours = LatentSpaceDisplay.from_estimator(model, X).contours
+    classes = np.random.default_rng(1).choice(2, size=20_000, p=model.class_prior_)
+    generator = torch.Generator().manual_seed(1)
+    draws = model.prior_.sample(20_000, generator, part=torch.from_numpy(classes))
+    by_class = model.prior_.part_log_prob(draws).numpy() + np.log(model.class_prior_)
+    log_density = np.logaddexp(*by_class.T)
+    shares = [(log_density > level).mean() for level in contours.levels]
+    np.testing.assert_allclose(shares, [0.95, 0.5], atol=0.03)
+
+
 @pytest.mark.parametrize("n_classes", [2, 7, 10, 26, 60])
 def test_classes_differ_in_colour_or_marker(n_classes):
     styles = [class_style(code, n_classes) for code in range(n_classes)]

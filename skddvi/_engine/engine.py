@@ -283,7 +283,7 @@ class Engine:
     def sample_prior(self, n_samples, seed):
         """Return latents drawn from p(z), (n, d)."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        return self.model.prior.sample(n_samples, generator).cpu().numpy().astype(np.float64)
+        return self.model.sample_prior(n_samples, generator).cpu().numpy().astype(np.float64)
 
     def log_prior(self, Z):
         """Return log p(z) of each row of Z, (n,), in nats."""
