@@ -28,6 +28,7 @@ from skddvi._engine import semisupervised
 from skddvi._engine.class_engine import ClassEngine, guided_latents
 from skddvi._engine.engine import _score_noise
 from skddvi._engine.objective import bound_terms
+from skddvi._engine.posteriors import DiffusionPosterior
 from skddvi._engine.rows import Rows
 from skddvi._engine.semisupervised import (
     UNLABELLED,
@@ -1029,3 +1030,22 @@ def test_forms_of_sleep(sleep):
     X, y = make_rows(40)
     history = small(sleep=sleep, max_iter=1).fit(X, few_labels(y, 3)).history_
     assert ("sleep" in history) == (sleep != "off")
+
+
+def test_latent_sleep_is_of_classes_in_their_proportions(monkeypatch):
+    X, _ = make_rows(300)
+    y = (np.arange(300) % 10 == 0).astype(int)
+    seen, sleep_loss = [], DiffusionPosterior.latent_sleep_loss
+
+    def record(posterior, z, generator):
+        seen.append(z)
+        return sleep_loss(posterior, z, generator)
+
+    monkeypatch.setattr(DiffusionPosterior, "latent_sleep_loss", record)
+    params = {"n_components": 2, "prior": "gaussian_mixture", "sleep": "latent", "max_iter": 8}
+    model = small(**params).fit(X, y)
+    by_class = model.prior_.part_log_prob(torch.cat(seen)).numpy()
+    by_class += np.log(model.class_prior_)
+    assert len(by_class) >= 2400
+    # A tenth, where equal classes would give a half.
+    assert abs((by_class.argmax(1) == 1).mean() - 0.1) < 0.04
