@@ -321,9 +321,7 @@ def _fit_ddvae(method, split, seed, params):
     from .transformer import DDVAETransformer
 
     if method == "ddvae_neighbors":
-        regularizer = NeighborhoodPreservation()
-        regularizer.n_neighbors = min(regularizer.n_neighbors, split.train.shape[0] - 1)
-        params = {**params, "regularizer": regularizer}
+        params = {**params, "regularizer": NeighborhoodPreservation()}
     estimator = DDVAETransformer(random_state=seed, **params)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", category=UserWarning)

@@ -282,8 +282,18 @@ def test_every_estimator_takes_it(estimator, params):
 
 @pytest.mark.parametrize("n_neighbors", [0, 80, True, 2.5, "a"])
 def test_neighbors_that_cannot_be(n_neighbors):
-    with pytest.raises(ValueError, match=r"n_neighbors must be in 1\.\.79 for 80 rows, found"):
+    with pytest.raises(
+        ValueError, match=r'n_neighbors must be "auto" or in 1\.\.79 for 80 rows, found'
+    ):
         NeighborhoodPreservation(n_neighbors).fit(X)
+
+
+@pytest.mark.parametrize(("n_rows", "expected"), [(80, 30), (31, 30), (30, 29), (3, 2)])
+def test_what_is_chosen_by_default(n_rows, expected):
+    rows = X[:n_rows]
+    given = small(regularizer=NeighborhoodPreservation(expected, masking=0.5)).fit(rows)
+    chosen = small(regularizer=NeighborhoodPreservation()).fit(rows)
+    np.testing.assert_array_equal(chosen.transform(rows), given.transform(rows))
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 79])

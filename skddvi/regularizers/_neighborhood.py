@@ -21,6 +21,8 @@ from ._common import RememberingRegularizer
 
 # Similarity falls to a half at this part of the prior's standard deviation.
 REACH = 0.2
+# With n_neighbors="auto": so many, where there are as many.
+AUTO_NEIGHBORS = 30
 # Random rows among which a row is to tell its neighbours.
 N_OTHERS = 256
 # Principal components in which neighbours are looked for, and the rows and entries, at most, of the
@@ -59,8 +61,8 @@ class NeighborhoodPreservation(RememberingRegularizer):
 
     Parameters
     ----------
-    n_neighbors : int, default=30
-        Size of a neighbourhood in the input.
+    n_neighbors : int or "auto", default="auto"
+        Size of a neighbourhood in the input. "auto" is 30, or all others where there are fewer.
     weight : float or "auto", default="auto"
         Factor of the penalty in the loss, whose bound is in nats a row. "auto" is an eighth of the
         number of features, which the bound grows with, but at most 50.
@@ -91,7 +93,7 @@ class NeighborhoodPreservation(RememberingRegularizer):
 
     name = "neighborhood_preservation"
 
-    def __init__(self, n_neighbors=30, weight="auto", masking=0.5):
+    def __init__(self, n_neighbors="auto", weight="auto", masking=0.5):
         self.n_neighbors = n_neighbors
         self.weight = weight
         self.masking = masking
@@ -112,13 +114,15 @@ class NeighborhoodPreservation(RememberingRegularizer):
         Raises
         ------
         ValueError
-            When n_neighbors is not less than the number of rows, weight is text other than "auto",
-            masking is no share, or the rows are in a store.
+            When n_neighbors is not less than the number of rows, it or weight is text other than
+            "auto", masking is no share, or the rows are in a store.
         """
-        is_number = isinstance(self.n_neighbors, Integral) and self.n_neighbors is not True
-        if not is_number or not 1 <= self.n_neighbors < X.shape[0]:
+        n_rows = X.shape[0]
+        n_neighbors = self._n_neighbors(n_rows)
+        is_number = isinstance(n_neighbors, Integral) and n_neighbors is not True
+        if not is_number or not 1 <= n_neighbors < n_rows:
             raise ValueError(
-                f"n_neighbors must be in 1..{X.shape[0] - 1} for {X.shape[0]} rows, found "
+                f'n_neighbors must be "auto" or in 1..{n_rows - 1} for {n_rows} rows, found '
                 f"{self.n_neighbors!r}."
             )
         if not isinstance(self.masking, Real) or not 0.0 <= self.masking <= 1.0:
@@ -130,6 +134,11 @@ class NeighborhoodPreservation(RememberingRegularizer):
             )
         self._settle_weight(min(X.shape[1] / 8.0, 50.0))
         return self
+
+    def _n_neighbors(self, n_rows):
+        if isinstance(self.n_neighbors, str) and self.n_neighbors == "auto":
+            return min(AUTO_NEIGHBORS, n_rows - 1)
+        return self.n_neighbors
 
     def attach(self, view):
         """Build the graph of the training rows and start from a layout of it.
@@ -151,8 +160,9 @@ class NeighborhoodPreservation(RememberingRegularizer):
         """Find neighbours with their weights, (n, k) each, and a layout, (n, d)."""
         rng = np.random.default_rng(0)
         features = _principal_features(view, rng)
-        graph = fuzzy_graph(*nearest_neighbors(features, self.n_neighbors))
-        neighbors, weights = strongest_edges(graph, self.n_neighbors)
+        n_neighbors = self._n_neighbors(len(features))
+        graph = fuzzy_graph(*nearest_neighbors(features, n_neighbors))
+        neighbors, weights = strongest_edges(graph, n_neighbors)
         self.neighbors_ = torch.from_numpy(neighbors)
         self.weights_ = torch.from_numpy(weights).to(view.scale)
         start = rng.normal(size=(len(features), len(view.scale)))
@@ -171,7 +181,7 @@ class NeighborhoodPreservation(RememberingRegularizer):
         x, of_others = view.rows(rows), view.rows(others)
         swapped = torch.rand(x.shape, dtype=torch.float32, **draw) < share[:, None]
         x = torch.where(swapped.to(x.device), of_others, x)
-        masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * self.masking
+        masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * float(self.masking)
         masked = torch.rand(x.shape, dtype=torch.float32, **draw) < masked
         places = self._standardised(view.embed(x, masked.to(x.device)))[:, None]
 

@@ -26,7 +26,7 @@ from skddvi.regularizers import NeighborhoodPreservation
             "GaussianMixturePrior lives in 3 dimensions, found n_components=2",
         ),
         ({"noising": [0.1, 0.2]}, "noising gives 2 betas, .* n_diffusion_steps=3"),
-        ({"regularizer": NeighborhoodPreservation(100)}, "n_neighbors must be in 1..79 .* 100"),
+        ({"regularizer": NeighborhoodPreservation(100)}, "n_neighbors must be .* in 1..79 .* 100"),
         ({"hidden_layer_sizes": (16, 0)}, r"hidden_layer_sizes .* at least 1, found \(16, 0\)"),
         ({"hidden_layer_sizes": (16, 2.5)}, r"hidden_layer_sizes .* found \(16, 2.5\)"),
         ({"hidden_layer_sizes": [8, [8]]}, r"hidden_layer_sizes .* found \(8, \[8\]\)"),
