@@ -831,9 +831,9 @@ def test_consistency_asks_for_more_than_a_random_direction(fitted):
     size = semisupervised.CONSISTENCY_RADIUS * inputs.norm(dim=-1).mean()
     noise = torch.randn(50, *inputs.shape, generator=GENERATOR)
     moved = inputs + size * torch.nn.functional.normalize(noise, dim=-1)
-    random = np.mean([float(loop.divergence(rows, log_q)) for rows in moved])
+    random = np.mean([loop.divergence(rows, log_q).item() for rows in moved])
     assert found > 1.5 * random > 0.0
-    assert float(loop.divergence(inputs, log_q)) == pytest.approx(0.0, abs=1e-6)
+    assert loop.divergence(inputs, log_q).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_consistency_can_be_left_out():
