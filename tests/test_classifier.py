@@ -799,7 +799,7 @@ def compare(X, y, n_a_class, alone, **params):
 @pytest.mark.slow
 def test_two_moons_with_few_labels():
     X, y = make_moons(300, noise=0.08, random_state=0)
-    params = {"hidden_layer_sizes": (64, 64), "max_iter": 30}
+    params = {"hidden_layer_sizes": (64, 64), "max_iter": 60}
     ours, labels_only = compare(X, y, 4, LogisticRegression(), **params)
     assert np.mean(ours) > np.mean(labels_only), (ours, labels_only)
 
@@ -807,8 +807,8 @@ def test_two_moons_with_few_labels():
 @pytest.mark.slow
 def test_digits_with_few_labels():
     X, y = load_digits(return_X_y=True)
-    params = {"hidden_layer_sizes": (128,), "max_iter": 20, "consistency_weight": 10.0}
-    ours, labels_only = compare(X[:400], y[:400], 5, LogisticRegression(max_iter=1000), **params)
+    params = {"hidden_layer_sizes": (128,), "max_iter": 30, "consistency_weight": 10.0}
+    ours, labels_only = compare(X[:700], y[:700], 5, LogisticRegression(max_iter=1000), **params)
     assert np.mean(ours) > np.mean(labels_only), (ours, labels_only)
 
 

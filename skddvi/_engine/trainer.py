@@ -148,7 +148,7 @@ class TrainingView:
         counts, without NaN, and centred; tensor to tensor.
     embed : callable
         The noise-free latents of rows; (m, n_features) to (m, d). A second tensor, (m, n_features)
-        of bool, is a mask of features that the encoder does not see: it gets their mean.
+        of bool, masks features that the encoder does not see: it gets 0, its input's mean.
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int

@@ -78,7 +78,7 @@ class Likelihood(ByValueModule):
         raise NotImplementedError
 
     def encode(self, x):
-        """Network input of about unit scale, 0 where a training row has the mean.
+        """Network input of about unit scale, with mean 0 over the training rows.
 
         Parameters
         ----------
