@@ -9,13 +9,15 @@ References
    projection for dimension reduction. arXiv:1802.03426.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn import config_context
 
-# Steps of the layout, its step size at first, and its spread at the start.
-N_LAYOUT_STEPS, LAYOUT_RATE, LAYOUT_SCALE = 300, 0.3, 3.0
+# Step size of the layout at first, and its spread at the start.
+LAYOUT_RATE, LAYOUT_SCALE = 0.3, 3.0
 # Random rows that each row is pushed from in a step, and how hard, relative to the pull.
 N_REPULSIONS, REPULSION = 10, 5.0
 # What is left of a remembered cluster when its row is seen once more.
@@ -106,7 +108,7 @@ def smoothed(graph, Z, n_rounds):
     return Z
 
 
-def layout(graph, start, rng):
+def layout(graph, start, rng, n_steps=300):
     """Return points (n, d) in which neighbours lie together and others apart.
 
     Parameters
@@ -117,35 +119,71 @@ def layout(graph, start, rng):
         Where the points are at first; their mean and their overall scale do not count.
     rng : numpy.random.Generator
         Chooses which rows push which.
+    n_steps : int
     """
-    n = len(start)
-    # Each edge once; axes apart, so that what is gathered lies together.
-    edges = sparse.triu(graph, k=1).tocsr()
-    rows, columns = np.repeat(np.arange(n), np.diff(edges.indptr)), edges.indices
-    pull = 2.0 * edges.data.astype(np.float32)
-    forces = sparse.csr_matrix((pull.copy(), columns, edges.indptr), shape=(n, n))
-    reactions = forces.T  # shares the numbers
-    push = (2.0 * REPULSION / N_REPULSIONS) * np.asarray(graph.sum(1), dtype=np.float32).ravel()
+    attraction, repulsion = _Attraction(graph), _Repulsion(graph, rng)
     z = start - start.mean(0)
     z = (z * (LAYOUT_SCALE / max(z.std(), 1e-12))).astype(np.float32)
-    z = np.ascontiguousarray(z.T)
+    z = np.ascontiguousarray(z.T)  # axes apart, so that what is gathered lies together
     mean, square = np.zeros_like(z), np.zeros_like(z)
-    for step in range(N_LAYOUT_STEPS):
-        along = sum((axis.take(rows) - axis.take(columns)) ** 2 for axis in z)
-        np.divide(pull, 1.0 + along, out=forces.data)
-        total = (forces.sum(0) + forces.sum(1).T).A1
-        gradient = np.stack([total * axis - forces @ axis - reactions @ axis for axis in z])
-        for _ in range(N_REPULSIONS):
-            difference = z - z.take(rng.permutation(n), axis=1)
-            squared = np.einsum("ij,ij->j", difference, difference)
-            difference *= push / ((1e-3 + squared) * (1.0 + squared))
-            gradient -= difference.clip(-4.0, 4.0)
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.99 * square + 0.01 * gradient**2
-        direction = mean / (1.0 - 0.9 ** (step + 1))
-        direction /= np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
-        z -= LAYOUT_RATE * (1.0 - step / N_LAYOUT_STEPS) * direction
+    spare = torch.get_num_threads() > 1
+    with ThreadPoolExecutor(1) as pool:  # numpy lets another thread go on while it computes
+        for step in range(n_steps):
+            pushed = pool.submit(repulsion, z) if spare else None
+            gradient = attraction(z)
+            gradient -= pushed.result() if spare else repulsion(z)
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.99 * square + 0.01 * gradient**2
+            direction = mean / (1.0 - 0.9 ** (step + 1))
+            direction /= np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
+            z -= LAYOUT_RATE * (1.0 - step / n_steps) * direction
     return np.ascontiguousarray(z.T)
+
+
+class _Attraction:
+    """What pulls the points of a layout together: the gradient (d, n) at points (d, n)."""
+
+    def __init__(self, graph):
+        edges = sparse.triu(graph, k=1).tocsr()  # each once
+        n = len(edges.indptr) - 1
+        self.rows, self.columns = np.repeat(np.arange(n), np.diff(edges.indptr)), edges.indices
+        self.pull = 2.0 * edges.data.astype(np.float32)
+        shape = edges.shape
+        self.forces = sparse.csr_matrix((self.pull.copy(), self.columns, edges.indptr), shape=shape)
+        self.reactions = self.forces.T  # shares the numbers
+        # Memory that is asked for anew in every step takes longer than the arithmetic.
+        self.own, self.other, self.squares = (np.empty_like(self.pull) for _ in range(3))
+
+    def __call__(self, z):
+        self.squares.fill(1.0)
+        for axis in z:
+            # Indices are in range: "clip" writes to ``out`` where "raise" would copy.
+            axis.take(self.rows, out=self.own, mode="clip")
+            axis.take(self.columns, out=self.other, mode="clip")
+            self.own -= self.other
+            self.own *= self.own
+            self.squares += self.own
+        np.divide(self.pull, self.squares, out=self.forces.data)
+        ones = np.ones_like(z[0])
+        total = self.forces @ ones + self.reactions @ ones
+        return np.stack([total * axis - self.forces @ axis - self.reactions @ axis for axis in z])
+
+
+class _Repulsion:
+    """What pushes the points of a layout apart, from a few random others each."""
+
+    def __init__(self, graph, rng):
+        push = np.asarray(graph.sum(1), dtype=np.float32).ravel()
+        self.push, self.rng = (2.0 * REPULSION / N_REPULSIONS) * push, rng
+
+    def __call__(self, z):
+        total = np.zeros_like(z)
+        for _ in range(N_REPULSIONS):
+            difference = z - z.take(self.rng.permutation(z.shape[1]), axis=1)
+            squared = np.einsum("ij,ij->j", difference, difference)
+            difference *= self.push / ((1e-3 + squared) * (1.0 + squared))
+            total += difference.clip(-4.0, 4.0)
+        return total
 
 
 class NeighborAgreement:

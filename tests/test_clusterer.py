@@ -240,12 +240,11 @@ def test_equal_rows_have_a_finite_graph_and_layout():
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
-def test_the_layout_descends_along_the_forces_of_all_edges(d, monkeypatch):
-    monkeypatch.setattr(_neighbors, "N_LAYOUT_STEPS", 3)
+def test_the_layout_descends_along_the_forces_of_all_edges(d):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, 5))
     graph = fuzzy_graph(*nearest_neighbors(rows, 6))
-    found = layout(graph, rows[:, :d], np.random.default_rng(1))
+    found = layout(graph, rows[:, :d], np.random.default_rng(1), n_steps=3)
 
     weights, rng = graph.toarray(), np.random.default_rng(1)
     z = rows[:, :d] - rows[:, :d].mean(0)

@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 WORK_OF_A_THREAD = 100_000_000
 
 
-def limited_threads(model, batch_size):
+def limited_threads(model, batch_size, n_spared=0):
     """Return a context in which a pass uses no more threads than it is worth.
 
     The limit holds for the calling thread alone, and ends with the context.
@@ -20,10 +20,16 @@ def limited_threads(model, batch_size):
     model : torch.nn.Module
     batch_size : int
         Rows of a pass.
+    n_spared : int
+        How many threads others use at the same time.
     """
     work = batch_size * sum(parameter.numel() for parameter in model.parameters())
-    # Asked for first: a thread in which torch was never used would forget the limit.
-    n_threads = min(torch.get_num_threads(), max(1, work // WORK_OF_A_THREAD))
+    return limit_threads(max(1, min(torch.get_num_threads() - n_spared, work // WORK_OF_A_THREAD)))
+
+
+def limit_threads(n_threads):
+    """Limit torch's threads for the calling thread; return a context that ends with the limit."""
+    torch.get_num_threads()  # a thread in which torch was never used would forget the limit
     return _openmp().limit(limits=n_threads)
 
 

@@ -4,13 +4,15 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from .._warn import warn
 from .adversarial import Adversary
+from .beside import Beside, may_run_beside
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
 from .optimizer import Adam
 from .threads import limited_threads
@@ -110,7 +112,7 @@ def train(
     if checkpoint is not None:
         checkpoint.resume(loop)
     try:
-        with limited_threads(model, min(schedule.batch_size, len(rows))):
+        with limited_threads(model, min(schedule.batch_size, len(rows)), loop.beside.n_threads):
             complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
         complete = False
@@ -126,6 +128,8 @@ def train(
         # A warm start that fails, in a regulariser of the user's for one, leaves the model alone.
         loop.restore(start)
         raise
+    finally:
+        loop.beside.close()
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
     if checkpoint is not None:
@@ -214,6 +218,9 @@ class Loop:
         # Of the decoder's last layer W: the factor of |W|^2 / 2 in the loss.
         self.weight_decay = schedule.alpha / len(rows)
         self.buffers = user_buffers(model)
+        self.has_user_networks = any(isinstance(each, UserNetwork) for each in model.modules())
+        self.apart = [each for each in self.regularizers if may_run_beside(each[2])]
+        self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
         self.step = self.epoch = self.n_recoveries = 0
@@ -227,17 +234,20 @@ class Loop:
                 regularizer.attach(self.view())
         self.last_epoch = self.snapshot()
 
+    def has_spare_thread(self):
+        """Return whether there are penalties to compute beside the rest, and a thread for them."""
+        spare = self.rows.device.type == "cpu" and torch.get_num_threads() > 1
+        # Users' networks may keep things, and are switched between training and evaluation.
+        return bool(self.apart) and spare and not self.has_user_networks
+
     def view(self):
         """Return what regularisers are shown."""
         model, likelihood = self.model, self.model.likelihood
 
         def embed(x, masked=None):
-            training = model.training
-            model.eval()  # a user's networks may draw noise in training
-            with self.precision(x):
-                latents = model.embed(x, masked).float()
-            model.train(training)
-            return latents
+            # Casts of weights are not shared with another thread.
+            with self.evaluation(), self.precision(x, cache_enabled=False):
+                return model.embed(x, masked).float()
 
         return TrainingView(
             n_rows=len(self.rows),
@@ -250,9 +260,22 @@ class Loop:
             sample_prior=model.sample_prior,
         )
 
-    def precision(self, x):
-        """Return a context that computes in the schedule's precision."""
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.schedule.bfloat16)
+    @contextmanager
+    def evaluation(self):
+        """Keep users' networks, which may draw noise in training, from doing so."""
+        training = self.model.training
+        if self.has_user_networks:
+            self.model.eval()
+        try:
+            yield
+        finally:
+            if self.has_user_networks:
+                self.model.train(training)
+
+    def precision(self, x, **options):
+        """Return a context that computes in the schedule's precision where x is."""
+        enabled = self.schedule.bfloat16
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled, **options)
 
     def run(self, on_epoch, checkpoint=None):
         """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
@@ -281,7 +304,7 @@ class Loop:
 
     def random_numbers(self):
         """Return a context in which what users' networks draw comes from the fit's seed."""
-        if any(isinstance(module, UserNetwork) for module in self.model.modules()):
+        if self.has_user_networks:
             return global_random_numbers(self.generator)
         return nullcontext()
 
@@ -300,12 +323,29 @@ class Loop:
         return {name: _plain(value) for name, value in totals.items()}
 
     def train_batch(self, indices):
+        penalties = [partial(each.penalty_of_rows, indices) for _, _, each in self.apart]
+        with self.beside.running(penalties) as results:
+            loss, figures, z = self.own_loss(indices)
+            self.take_gradients(loss, figures)
+            for (name, weight, regularizer), result in zip(self.apart, results, strict=True):
+                figures[name], gradients = result()
+                # Last, behind the term that it is to blame on where it is not finite.
+                figures["loss"] = figures.pop("loss") + weight * figures[name]
+                self.add_gradients(gradients, weight)
+                regularizer.remember(z, indices)
+        self.update(figures)
+        return figures
+
+    def own_loss(self, indices):
+        """Return the loss of a batch without what is computed beside it, figures, and latents."""
         x = self.rows.batch(indices)
         with self.precision(x):
             loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
         for name, weight, regularizer in self.regularizers:
+            if may_run_beside(regularizer):
+                continue
             penalty = regularizer(z, indices)
             if not torch.is_tensor(penalty) or penalty.ndim:
                 raise TypeError(
@@ -319,8 +359,7 @@ class Loop:
             norm = self.model.decoder.output.weight.detach().norm()
             figures["weight_penalty"] = 0.5 * self.weight_decay * norm.square()
             figures["loss"] = figures["loss"] + figures["weight_penalty"]
-        self.update(loss, figures)
-        return figures
+        return loss, figures, z
 
     def warmth(self):
         """Return the share of ``kl_weight`` and ``sleep_weight`` that has been reached, 0 to 1."""
@@ -368,8 +407,8 @@ class Loop:
         """Raise where a step has left weights that are not finite."""
         _check_finite({"weights": torch.stack([p.sum() for p in self.optimizer.parameters])})
 
-    def update(self, loss, figures):
-        """Take one step of the optimiser, unless the loss or its gradient is not finite."""
+    def take_gradients(self, loss, figures):
+        """Give the parameters the gradients of a loss, unless it is not finite."""
         _check_finite(figures)
         # An interruption may have left gradients behind, to which these would be added.
         for parameter in self.optimizer.parameters:
@@ -378,6 +417,18 @@ class Loop:
         if self.weight_decay > 0.0:
             weight = self.model.decoder.output.weight
             weight.grad.add_(weight.detach(), alpha=self.weight_decay)
+
+    def add_gradients(self, gradients, weight):
+        """Add a part's gradients, times its weight, to those of the parameters."""
+        for parameter, gradient in zip(self.optimizer.parameters, gradients, strict=True):
+            if gradient is not None and parameter.grad is not None:
+                parameter.grad.add_(gradient, alpha=weight)
+            elif gradient is not None:
+                parameter.grad = weight * gradient
+
+    def update(self, figures):
+        """Take one step of the optimiser, unless the loss or its gradient is not finite."""
+        _check_finite(figures)
         if not torch.isfinite(self.optimizer.step(self.learning_rate())):
             raise _NotFiniteError("gradient")
         self.step += 1

@@ -7,6 +7,7 @@ import torch
 from sklearn import config_context
 
 from .._components import fitted_pca
+from .._engine.beside import RowPenalty
 from .._engine.stored import StoredRows
 from .._engine.trainer import CHUNK_ROWS
 from .._neighbors import (
@@ -30,11 +31,13 @@ N_OTHERS = 256
 N_PRINCIPAL, N_PCA_ROWS, N_PCA_ENTRIES = 50, 10_000, 2**27
 # Rounds in which principal components become smooth over the graph, for the layout to start from.
 N_SMOOTHINGS = 100
+# Steps of the layout: what it tears apart the training mends slowly.
+N_LAYOUT_STEPS = 600
 # What is left of a remembered place when its row is seen once more.
 MEMORY = 0.9
 
 
-class NeighborhoodPreservation(RememberingRegularizer):
+class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
     r"""Keep rows that are neighbours in the input neighbours in the latent space.
 
     What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
@@ -169,11 +172,12 @@ class NeighborhoodPreservation(RememberingRegularizer):
         start *= 1e-3 * max(features.std(), 1e-9)  # tells equal rows apart
         n_axes = min(start.shape[1], features.shape[1])
         start[:, :n_axes] += features[:, :n_axes]
-        self._layout = layout(graph, smoothed(graph, start, N_SMOOTHINGS), rng)
+        start = smoothed(graph, start, N_SMOOTHINGS)
+        self._layout = layout(graph, start, rng, N_LAYOUT_STEPS)
         self._layout /= max(self._layout.std(), 1e-12)  # zero where all rows came together
 
-    def __call__(self, z, rows):
-        """Return the penalty of a mini-batch, a scalar tensor in nats."""
+    def penalty_of_rows(self, rows):
+        """Return the penalty of rows by their numbers, a scalar tensor in nats."""
         view, draw = self._view, {"generator": self._generator}
         chosen = torch.multinomial(self.weights_[rows].cpu(), 1, **draw)
         others = self.neighbors_[rows].gather(1, chosen)[:, 0]
@@ -191,11 +195,14 @@ class NeighborhoodPreservation(RememberingRegularizer):
         for part, centre in ((1.0 - share, rows), (share, others)):
             to_neighbors = _log_similarity(places, self._memory[self.neighbors_[centre]])
             surprise = torch.logaddexp(to_neighbors, to_strangers) - to_neighbors
-            penalty = penalty + part.to(z) * (self.weights_[centre] * surprise).sum(1)
-        with torch.no_grad():
-            seen = self._standardised(z.to(self._memory))
-            self._memory[rows] = torch.lerp(seen, self._memory[rows], MEMORY)
+            penalty = penalty + part.to(places) * (self.weights_[centre] * surprise).sum(1)
         return penalty.mean()
+
+    @torch.no_grad()
+    def remember(self, z, rows):
+        """Keep where rows were seen, latents z (n, d)."""
+        seen = self._standardised(z.to(self._memory))
+        self._memory[rows] = torch.lerp(seen, self._memory[rows], MEMORY)
 
     def _standardised(self, z):
         return (z - self._view.loc) / self._view.scale

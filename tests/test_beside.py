@@ -1,0 +1,142 @@
+"""Penalties that a second thread computes beside the rest."""
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from skddvi import DDVAETransformer
+from skddvi.regularizers import NeighborhoodPreservation
+
+X = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat([[0.0], [4.0], [8.0]], 20, axis=0)
+
+
+@contextmanager
+def threads(n_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Watched(NeighborhoodPreservation):
+    """Notes in which thread it is, and how many threads torch takes there."""
+
+    seen = ()
+
+    def penalty_of_rows(self, rows):
+        Watched.seen = (*Watched.seen, (threading.get_ident(), torch.get_num_threads()))
+        return super().penalty_of_rows(rows)
+
+
+class Called(NeighborhoodPreservation):
+    """Is asked for the penalty as any other regulariser is."""
+
+    def __call__(self, z, rows):
+        return super().__call__(z, rows)
+
+
+class Failing(NeighborhoodPreservation):
+    def penalty_of_rows(self, rows):
+        raise ArithmeticError("no penalty today")
+
+
+def fitted(regularizer, **params):
+    defaults = {"max_iter": 3, "batch_size": 20, "hidden_layer_sizes": (16,), "random_state": 0}
+    return DDVAETransformer(regularizer=regularizer, **(defaults | params)).fit(X)
+
+
+@pytest.fixture
+def seen():
+    Watched.seen = ()
+    yield lambda: Watched.seen
+    Watched.seen = ()
+
+
+def test_a_spare_thread_computes_the_penalty(seen):
+    with threads(2):
+        fitted(Watched())
+        assert torch.get_num_threads() == 2
+    identities, n_threads = zip(*seen(), strict=True)
+    assert len(seen()) == 9
+    assert len(set(identities)) == 1
+    assert threading.get_ident() not in identities
+    assert set(n_threads) == {1}
+    assert not any(thread.ident in identities for thread in threading.enumerate())
+
+
+def test_without_a_spare_thread_there_is_none(seen):
+    with threads(1):
+        fitted(Watched())
+    assert {identity for identity, _ in seen()} == {threading.get_ident()}
+
+
+def test_networks_of_the_users_are_not_used_by_two_threads(seen):
+    with threads(2):
+        fitted(Watched(), encoder=torch.nn.Linear)
+    assert {identity for identity, _ in seen()} == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("prior", ["normal", "gaussian_mixture", "square"])
+def test_a_spare_thread_changes_nothing(prior, precision):
+    models = []
+    for n_threads in (1, 2, 2):
+        with threads(n_threads):
+            regularizer = NeighborhoodPreservation()
+            models.append(fitted(regularizer, prior=prior, precision=precision))
+    for model in models[1:]:
+        np.testing.assert_array_equal(model.transform(X), models[0].transform(X))
+        assert model.history_ == models[0].history_
+
+
+def test_gradients_are_those_of_the_whole_loss():
+    beside, called = fitted(NeighborhoodPreservation()), fitted(Called())
+    np.testing.assert_allclose(beside.transform(X), called.transform(X), atol=1e-4)
+    assert beside.history_.keys() == called.history_.keys()
+    for name, values in beside.history_.items():
+        np.testing.assert_allclose(values, called.history_[name], rtol=1e-4, atol=1e-4)
+    assert np.abs(fitted(None).transform(X) - called.transform(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_errors_come_out_and_leave_no_thread(n_threads):
+    before = threading.active_count()
+    with threads(n_threads), pytest.raises(ArithmeticError, match="no penalty today"):
+        fitted(Failing())
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_error_in_the_rest_waits_for_the_penalty(n_threads):
+    done = []
+
+    class Slow(NeighborhoodPreservation):
+        def penalty_of_rows(self, rows):
+            threading.Event().wait(0.2)
+            done.append(rows)
+            return super().penalty_of_rows(rows)
+
+    class Refusing:
+        name = "refusing"
+
+        def __call__(self, z, rows):
+            raise ArithmeticError("no latents today")
+
+    with threads(n_threads), pytest.raises(ArithmeticError, match="no latents today"):
+        fitted([Slow(), Refusing()])
+    assert len(done) == n_threads - 1
+
+
+def test_a_penalty_that_is_not_finite_is_named():
+    class Infinite(NeighborhoodPreservation):
+        def penalty_of_rows(self, rows):
+            return super().penalty_of_rows(rows) * np.inf
+
+    with threads(2), pytest.warns(RuntimeWarning), pytest.raises(FloatingPointError) as caught:
+        fitted(Infinite())
+    assert "'neighborhood_preservation' was not finite" in str(caught.value)
