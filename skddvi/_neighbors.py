@@ -10,6 +10,7 @@ References
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -126,12 +127,12 @@ def layout(graph, start, rng, n_steps=300):
     z = (z * (LAYOUT_SCALE / max(z.std(), 1e-12))).astype(np.float32)
     z = np.ascontiguousarray(z.T)  # axes apart, so that what is gathered lies together
     mean, square = np.zeros_like(z), np.zeros_like(z)
-    spare = torch.get_num_threads() > 1
-    with ThreadPoolExecutor(1) as pool:  # numpy lets another thread go on while it computes
+    with ThreadPoolExecutor(1) as pool:
+        begin = partial(_begin, pool if torch.get_num_threads() > 1 else None)
         for step in range(n_steps):
-            pushed = pool.submit(repulsion, z) if spare else None
-            gradient = attraction(z)
-            gradient -= pushed.result() if spare else repulsion(z)
+            pushed = begin(repulsion, z)
+            gradient = attraction(z, begin)
+            gradient -= pushed()
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.99 * square + 0.01 * gradient**2
             direction = mean / (1.0 - 0.9 ** (step + 1))
@@ -140,21 +141,29 @@ def layout(graph, start, rng, n_steps=300):
     return np.ascontiguousarray(z.T)
 
 
+def _begin(pool, function, *args):
+    """Return what waits for a function's result, which a thread computes if there is one."""
+    # numpy and scipy let another thread go on while they compute.
+    return partial(function, *args) if pool is None else pool.submit(function, *args).result
+
+
 class _Attraction:
     """What pulls the points of a layout together: the gradient (d, n) at points (d, n)."""
 
     def __init__(self, graph):
         edges = sparse.triu(graph, k=1).tocsr()  # each once
         n = len(edges.indptr) - 1
-        self.rows, self.columns = np.repeat(np.arange(n), np.diff(edges.indptr)), edges.indices
+        self.rows = np.repeat(np.arange(n), np.diff(edges.indptr))
+        self.columns = edges.indices.astype(np.intp)  # of another type it would be cast each time
         self.pull = 2.0 * edges.data.astype(np.float32)
-        shape = edges.shape
-        self.forces = sparse.csr_matrix((self.pull.copy(), self.columns, edges.indptr), shape=shape)
+        parts = self.pull.copy(), edges.indices, edges.indptr
+        self.forces = sparse.csr_matrix(parts, shape=edges.shape)
         self.reactions = self.forces.T  # shares the numbers
         # Memory that is asked for anew in every step takes longer than the arithmetic.
         self.own, self.other, self.squares = (np.empty_like(self.pull) for _ in range(3))
 
-    def __call__(self, z):
+    def __call__(self, z, begin):
+        """Return the gradient; ``begin`` is :func:`_begin` with a thread or without."""
         self.squares.fill(1.0)
         for axis in z:
             # Indices are in range: "clip" writes to ``out`` where "raise" would copy.
@@ -164,9 +173,13 @@ class _Attraction:
             self.own *= self.own
             self.squares += self.own
         np.divide(self.pull, self.squares, out=self.forces.data)
-        ones = np.ones_like(z[0])
-        total = self.forces @ ones + self.reactions @ ones
-        return np.stack([total * axis - self.forces @ axis - self.reactions @ axis for axis in z])
+        reaction = begin(_pulled, self.reactions, z)
+        return _pulled(self.forces, z) + reaction()
+
+
+def _pulled(forces, z):
+    total = forces @ np.ones_like(z[0])
+    return np.stack([total * axis - forces @ axis for axis in z])
 
 
 class _Repulsion:

@@ -183,10 +183,12 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
         others = self.neighbors_[rows].gather(1, chosen)[:, 0]
         share = torch.rand(len(rows), dtype=torch.float32, **draw)
         x, of_others = view.rows(rows), view.rows(others)
-        swapped = torch.rand(x.shape, dtype=torch.float32, **draw) < share[:, None]
-        x = torch.where(swapped.to(x.device), of_others, x)
+        # One draw for both, since it does not matter whose a feature is that is masked.
         masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * float(self.masking)
-        masked = torch.rand(x.shape, dtype=torch.float32, **draw) < masked
+        drawn = torch.rand(x.shape, dtype=torch.float32, **draw)
+        swapped = drawn < masked + (1.0 - masked) * share[:, None]
+        x = torch.where(swapped.to(x.device), of_others, x)
+        masked = drawn < masked
         places = self._standardised(view.embed(x, masked.to(x.device)))[:, None]
 
         strangers = torch.randint(view.n_rows, (N_OTHERS,), **draw)
@@ -210,8 +212,11 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
 
 def _log_similarity(places, others):
     """Return log s of places (n, 1, d) and others (m, d) or (n, m, d), (n, m)."""
-    # Squares of differences, not cdist: its square root has no gradient at zero distance.
-    return -torch.log1p((places - others).square().sum(-1) / REACH**2)
+    # Axis by axis, which is several times faster than with the axes of a place side by side. And
+    # not by cdist: its square root has no gradient at zero distance.
+    axes = zip(places.unbind(-1), others.unbind(-1), strict=True)
+    squares = sum((place - other).square() for place, other in axes)
+    return -torch.log1p(squares / REACH**2)
 
 
 def _chunks(view, function):
