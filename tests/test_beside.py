@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skddvi import DDVAETransformer
+from skddvi._neighbors import fuzzy_graph, layout, nearest_neighbors
 from skddvi.regularizers import NeighborhoodPreservation
 
 X = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat([[0.0], [4.0], [8.0]], 20, axis=0)
@@ -140,3 +141,11 @@ def test_a_penalty_that_is_not_finite_is_named():
     with threads(2), pytest.warns(RuntimeWarning), pytest.raises(FloatingPointError) as caught:
         fitted(Infinite())
     assert "'neighborhood_preservation' was not finite" in str(caught.value)
+
+
+def test_a_layout_is_the_same_with_a_spare_thread():
+    graph, layouts = fuzzy_graph(*nearest_neighbors(X, 5)), []
+    for n_threads in (1, 2):
+        with threads(n_threads):
+            layouts.append(layout(graph, X[:, :2], np.random.default_rng(0), n_steps=20))
+    np.testing.assert_array_equal(*layouts)
