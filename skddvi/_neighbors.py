@@ -17,6 +17,8 @@ import torch
 from scipy import sparse
 from sklearn import config_context
 
+from ._engine.threads import begun
+
 # Step size of the layout at first, and its spread at the start.
 LAYOUT_RATE, LAYOUT_SCALE = 0.3, 3.0
 # Random rows that each row is pushed from in a step, and how hard, relative to the pull.
@@ -128,7 +130,8 @@ def layout(graph, start, rng, n_steps=300):
     z = np.ascontiguousarray(z.T)  # axes apart, so that what is gathered lies together
     mean, square = np.zeros_like(z), np.zeros_like(z)
     with ThreadPoolExecutor(1) as pool:
-        begin = partial(_begin, pool if torch.get_num_threads() > 1 else None)
+        # numpy and scipy let another thread go on while they compute.
+        begin = partial(begun, pool if torch.get_num_threads() > 1 else None)
         for step in range(n_steps):
             pushed = begin(repulsion, z)
             gradient = attraction(z, begin)
@@ -139,12 +142,6 @@ def layout(graph, start, rng, n_steps=300):
             direction /= np.sqrt(square / (1.0 - 0.99 ** (step + 1))) + 1e-6
             z -= LAYOUT_RATE * (1.0 - step / n_steps) * direction
     return np.ascontiguousarray(z.T)
-
-
-def _begin(pool, function, *args):
-    """Return what waits for a function's result, which a thread computes if there is one."""
-    # numpy and scipy let another thread go on while they compute.
-    return partial(function, *args) if pool is None else pool.submit(function, *args).result
 
 
 class _Attraction:
@@ -163,7 +160,7 @@ class _Attraction:
         self.own, self.other, self.squares = (np.empty_like(self.pull) for _ in range(3))
 
     def __call__(self, z, begin):
-        """Return the gradient; ``begin`` is :func:`_begin` with a thread or without."""
+        """Return the gradient; ``begin`` is :func:`begun` with a thread or without."""
         self.squares.fill(1.0)
         for axis in z:
             # Indices are in range: "clip" writes to ``out`` where "raise" would copy.

@@ -1,5 +1,7 @@
 """Penalties that a second thread computes beside the rest."""
 
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from skddvi import DDVAETransformer
+from skddvi._engine import trainer
 from skddvi._neighbors import fuzzy_graph, layout, nearest_neighbors
 from skddvi.regularizers import NeighborhoodPreservation
 
@@ -112,14 +115,13 @@ def test_errors_come_out_and_leave_no_thread(n_threads):
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_an_error_in_the_rest_waits_for_the_penalty(n_threads):
-    done = []
+def test_an_error_in_the_rest_waits_for_the_penalty(monkeypatch):
+    events, restore = [], trainer.Loop.restore
 
     class Slow(NeighborhoodPreservation):
         def penalty_of_rows(self, rows):
             threading.Event().wait(0.2)
-            done.append(rows)
+            events.append("penalty")
             return super().penalty_of_rows(rows)
 
     class Refusing:
@@ -128,9 +130,107 @@ def test_an_error_in_the_rest_waits_for_the_penalty(n_threads):
         def __call__(self, z, rows):
             raise ArithmeticError("no latents today")
 
-    with threads(n_threads), pytest.raises(ArithmeticError, match="no latents today"):
+    def noted(loop, snapshot):
+        events.append("restore")
+        restore(loop, snapshot)
+
+    monkeypatch.setattr(trainer.Loop, "restore", noted)
+    with threads(2), pytest.raises(ArithmeticError, match="no latents today"):
         fitted([Slow(), Refusing()])
-    assert len(done) == n_threads - 1
+    assert events == ["penalty", "restore"]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_penalties_of_any_kind(n_threads):
+    class Constant(NeighborhoodPreservation):
+        def penalty_of_rows(self, rows):
+            return torch.tensor(1.0)
+
+    class Number(NeighborhoodPreservation):
+        def penalty_of_rows(self, rows):
+            return 1.0
+
+    with threads(n_threads):
+        model = fitted(Constant())
+        np.testing.assert_array_equal(model.transform(X), fitted(None).transform(X))
+        assert model.history_["neighborhood_preservation"] == pytest.approx([1.0] * 3)
+        with pytest.raises(TypeError, match="'neighborhood_preservation' must return a tensor"):
+            fitted(Number())
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_weights_that_no_number_holds(n_threads):
+    with threads(n_threads), pytest.warns(RuntimeWarning), pytest.raises(FloatingPointError):
+        fitted(NeighborhoodPreservation(weight=1e39))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_parameters_may_be_frozen_in_the_middle(n_threads):
+    class Freezing(torch.nn.Linear):
+        n_passes = 0
+
+        def forward(self, x):
+            self.n_passes += self.training
+            self.requires_grad_(self.n_passes < 3)
+            return super().forward(x)
+
+    with threads(n_threads):
+        model = fitted(NeighborhoodPreservation(), encoder=Freezing)
+    assert np.isfinite(model.transform(X)).all()
+
+
+class Remembering:
+    """A prior that a second thread would disturb, and whether one did."""
+
+    n_components = 2
+    busy = disturbed = False
+
+    def sample(self, n, generator):
+        return torch.randn(n, 2, generator=generator)
+
+    def log_prob(self, z):
+        return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+    def denoise(self, y, variance):
+        Remembering.disturbed |= Remembering.busy
+        Remembering.busy = True
+        threading.Event().wait(0.001)
+        Remembering.busy = False
+        return y / (1.0 + variance), variance / (1.0 + variance)
+
+
+def test_priors_of_the_users_are_not_used_by_two_threads(seen):
+    with threads(2):
+        fitted(Watched(), prior=Remembering())
+    assert {identity for identity, _ in seen()} == {threading.get_ident()}
+    assert not Remembering.disturbed
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        "DDVAETransformer(max_iter=2, regularizer=NeighborhoodPreservation())",
+        "DDVAEClusterer(3, max_iter=2)",
+    ],
+)
+def test_a_fit_may_outlive_the_main_thread(fit):
+    code = f"""
+import threading, time
+import numpy as np, torch
+from skddvi import DDVAEClusterer, DDVAETransformer
+from skddvi.regularizers import NeighborhoodPreservation
+
+torch.set_num_threads(2)
+
+def late():
+    threading.main_thread().join()
+    {fit}.fit(np.random.default_rng(0).normal(size=(60, 4)))
+    print("fitted")
+
+threading.Thread(target=late).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "fitted\n", ended.stderr
 
 
 def test_a_penalty_that_is_not_finite_is_named():

@@ -166,10 +166,9 @@ def test_penalty_is_what_its_docstring_says():
     draw = {"generator": torch.Generator().manual_seed(view.seed)}
     nearest, weights = regularizer.neighbors_.numpy(), regularizer.weights_.double().numpy()
     chosen = torch.multinomial(regularizer.weights_[rows], 1, **draw)[:, 0].tolist()
-    shares, masked = torch.rand(6, **draw).tolist(), torch.rand(6, 1, **draw).numpy() * 0.75
-    # Uniform where it is not below what masks.
-    swapped = (torch.rand(6, 2, **draw).numpy() - masked) / (1.0 - masked)
-    masked = swapped < 0.0
+    shares, swapped = torch.rand(6, **draw).tolist(), torch.rand(6, 2, **draw).numpy()
+    masked = torch.rand(6, 1, **draw) * 0.75
+    masked = (torch.rand(6, 2, **draw) < masked).numpy()
     assert masked.any() and not masked.all()
     strangers = torch.randint(40, (N_OTHERS,), **draw).tolist()
 

@@ -4,12 +4,12 @@ A training step is hundreds of small operations. torch divides each of them amon
 then wait for one another; two threads with operations of their own need not.
 """
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 
-from .threads import limit_threads
+from .threads import begun, limit_threads
 
 
 class RowPenalty:
@@ -70,20 +70,22 @@ class Beside:
         parts : list of callable
             Each returns a scalar tensor. They are called one after the other.
         """
-        if self.pool is None or not parts:
-            yield [lambda part=part: self.gradient(part) for part in parts]
-            return
-        futures = [self.pool.submit(self.gradient, part) for part in parts]
+        results = [begun(self.pool, self.gradient, part) for part in parts]
         try:
-            yield [future.result for future in futures]
+            yield results
         finally:
             # After an interruption too nothing may go on to use the weights.
-            wait(futures)
+            if self.pool is not None:
+                begun(self.pool, int)()  # behind all of them
 
     def gradient(self, part):
         """Return the value of a part, a scalar tensor, and its gradients or None for each."""
         value = part()
-        return value.detach(), torch.autograd.grad(value, self.parameters, allow_unused=True)
+        learned = [p for p in self.parameters if p.requires_grad]
+        if not value.requires_grad:
+            return value, [None] * len(self.parameters)
+        found = iter(torch.autograd.grad(value, learned, allow_unused=True))
+        return value.detach(), [next(found) if p.requires_grad else None for p in self.parameters]
 
     def close(self):
         """End the thread."""

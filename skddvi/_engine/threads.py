@@ -1,6 +1,6 @@
 """How many threads a training step is worth."""
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -31,6 +31,25 @@ def limit_threads(n_threads):
     """Limit torch's threads for the calling thread; return a context that ends with the limit."""
     torch.get_num_threads()  # a thread in which torch was never used would forget the limit
     return _openmp().limit(limits=n_threads)
+
+
+def begun(pool, function, *args):
+    """Return what waits for a function's result, which a thread of a pool computes, if it can.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.ThreadPoolExecutor or None
+        None leaves it to the calling thread, when the result is asked for.
+    function : callable
+    *args
+        What it is called with.
+    """
+    if pool is not None:
+        try:
+            return pool.submit(function, *args).result
+        except RuntimeError:
+            pass  # Python is ending, and starts no thread any more
+    return partial(function, *args)
 
 
 @cache

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from .._warn import warn
+from ..priors import UserPrior
 from .adversarial import Adversary
 from .beside import Beside, may_run_beside
 from .objective import bound_terms, kl_per_dimension, noise_shape, training_loss
@@ -219,6 +220,7 @@ class Loop:
         self.weight_decay = schedule.alpha / len(rows)
         self.buffers = user_buffers(model)
         self.has_user_networks = any(isinstance(each, UserNetwork) for each in model.modules())
+        self.is_own = all(map(_is_own, model.modules()))
         self.apart = [each for each in self.regularizers if may_run_beside(each[2])]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
@@ -237,8 +239,8 @@ class Loop:
     def has_spare_thread(self):
         """Return whether there are penalties to compute beside the rest, and a thread for them."""
         spare = self.rows.device.type == "cpu" and torch.get_num_threads() > 1
-        # Users' networks may keep things, and are switched between training and evaluation.
-        return bool(self.apart) and spare and not self.has_user_networks
+        # What is not the package's own may not bear to be called by two threads at once.
+        return bool(self.apart) and spare and self.is_own
 
     def view(self):
         """Return what regularisers are shown."""
@@ -262,14 +264,14 @@ class Loop:
 
     @contextmanager
     def evaluation(self):
-        """Keep users' networks, which may draw noise in training, from doing so."""
+        """Keep what is not the package's own from drawing noise, as it may in training."""
         training = self.model.training
-        if self.has_user_networks:
+        if not self.is_own:  # else there is nothing to switch, and another thread may be training
             self.model.eval()
         try:
             yield
         finally:
-            if self.has_user_networks:
+            if not self.is_own:
                 self.model.train(training)
 
     def precision(self, x, **options):
@@ -323,7 +325,10 @@ class Loop:
         return {name: _plain(value) for name, value in totals.items()}
 
     def train_batch(self, indices):
-        penalties = [partial(each.penalty_of_rows, indices) for _, _, each in self.apart]
+        penalties = [
+            partial(_penalty, name, regularizer.penalty_of_rows, indices)
+            for name, _, regularizer in self.apart
+        ]
         with self.beside.running(penalties) as results:
             loss, figures, z = self.own_loss(indices)
             self.take_gradients(loss, figures)
@@ -331,9 +336,10 @@ class Loop:
                 figures[name], gradients = result()
                 # Last, behind the term that it is to blame on where it is not finite.
                 figures["loss"] = figures.pop("loss") + weight * figures[name]
+                _check_finite(figures)
                 self.add_gradients(gradients, weight)
                 regularizer.remember(z, indices)
-        self.update(figures)
+        self.update()
         return figures
 
     def own_loss(self, indices):
@@ -346,12 +352,7 @@ class Loop:
         for name, weight, regularizer in self.regularizers:
             if may_run_beside(regularizer):
                 continue
-            penalty = regularizer(z, indices)
-            if not torch.is_tensor(penalty) or penalty.ndim:
-                raise TypeError(
-                    f"regularizer {name!r} must return a tensor with one number, as z.mean() does, "
-                    f"found {penalty!r:.100}."
-                )
+            penalty = _penalty(name, regularizer, z, indices)
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
         figures["loss"] = loss.detach()
@@ -426,9 +427,8 @@ class Loop:
             elif gradient is not None:
                 parameter.grad = weight * gradient
 
-    def update(self, figures):
-        """Take one step of the optimiser, unless the loss or its gradient is not finite."""
-        _check_finite(figures)
+    def update(self):
+        """Take one step of the optimiser, unless the gradient is not finite."""
         if not torch.isfinite(self.optimizer.step(self.learning_rate())):
             raise _NotFiniteError("gradient")
         self.step += 1
@@ -564,6 +564,23 @@ def _check_finite(figures):
     device = next(iter(figures.values())).device
     if not torch.cat([value.flatten().to(device) for value in figures.values()]).isfinite().all():
         raise _NotFiniteError(next(n for n, v in figures.items() if not v.isfinite().all()))
+
+
+def _penalty(name, regularizer, *args):
+    """Return what a regulariser of that name says, a scalar tensor."""
+    penalty = regularizer(*args)
+    if not torch.is_tensor(penalty) or penalty.ndim:
+        raise TypeError(
+            f"regularizer {name!r} must return a tensor with one number, as z.mean() does, found "
+            f"{penalty!r:.100}."
+        )
+    return penalty
+
+
+def _is_own(module):
+    """Return whether a part of a model is the package's, with nothing of a user's in it."""
+    package = type(module).__module__.split(".")[0]
+    return package in ("skddvi", "torch") and not isinstance(module, UserNetwork | UserPrior)
 
 
 def _plain(value):

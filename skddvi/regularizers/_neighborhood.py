@@ -183,12 +183,10 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
         others = self.neighbors_[rows].gather(1, chosen)[:, 0]
         share = torch.rand(len(rows), dtype=torch.float32, **draw)
         x, of_others = view.rows(rows), view.rows(others)
-        # One draw for both, since it does not matter whose a feature is that is masked.
-        masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * float(self.masking)
-        drawn = torch.rand(x.shape, dtype=torch.float32, **draw)
-        swapped = drawn < masked + (1.0 - masked) * share[:, None]
+        swapped = torch.rand(x.shape, dtype=torch.float32, **draw) < share[:, None]
         x = torch.where(swapped.to(x.device), of_others, x)
-        masked = drawn < masked
+        masked = torch.rand(len(rows), 1, dtype=torch.float32, **draw) * float(self.masking)
+        masked = torch.rand(x.shape, dtype=torch.float32, **draw) < masked
         places = self._standardised(view.embed(x, masked.to(x.device)))[:, None]
 
         strangers = torch.randint(view.n_rows, (N_OTHERS,), **draw)
