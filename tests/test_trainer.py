@@ -751,11 +751,11 @@ def test_neighborhood_preservation_keeps_neighbours():
 def test_recovery_in_the_first_epoch_is_told(monkeypatch):
     update, failures = trainer.Loop.update, [True]
 
-    def fail_once(self, loss, figures):
+    def fail_once(self):
         if failures:
             failures.pop()
             raise trainer._NotFiniteError("reconstruction")
-        return update(self, loss, figures)
+        return update(self)
 
     monkeypatch.setattr(trainer.Loop, "update", fail_once)
     with pytest.warns(RuntimeWarning, match=r"'reconstruction'.*epoch 1.*starts again"):
