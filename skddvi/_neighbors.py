@@ -123,6 +123,7 @@ def layout(graph, start, rng, n_steps=300):
     rng : numpy.random.Generator
         Chooses which rows push which.
     n_steps : int
+        Steps of the descent; the more, the less is torn apart.
     """
     attraction, repulsion = _Attraction(graph), _Repulsion(graph, rng)
     z = start - start.mean(0)
@@ -175,6 +176,7 @@ class _Attraction:
 
 
 def _pulled(forces, z):
+    """Return the gradient of one end of every edge, (d, n); ``forces`` (n, n) holds the edges."""
     total = forces @ np.ones_like(z[0])
     return np.stack([total * axis - forces @ axis for axis in z])
 

@@ -12,6 +12,7 @@ import torch
 from skddvi import DDVAETransformer
 from skddvi._engine import trainer
 from skddvi._neighbors import fuzzy_graph, layout, nearest_neighbors
+from skddvi.likelihoods import GaussianLikelihood
 from skddvi.regularizers import NeighborhoodPreservation
 
 X = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat([[0.0], [4.0], [8.0]], 20, axis=0)
@@ -206,25 +207,72 @@ def test_priors_of_the_users_are_not_used_by_two_threads(seen):
     assert not Remembering.disturbed
 
 
+class OwnGaussian(GaussianLikelihood):
+    """A likelihood of the user's."""
+
+
+def test_likelihoods_of_the_users_are_not_used_by_two_threads(seen):
+    with threads(2):
+        fitted(Watched(), likelihood=OwnGaussian())
+    assert {identity for identity, _ in seen()} == {threading.get_ident()}
+
+
+class Noisy(torch.nn.Module):
+    """A normal prior that says something else each time while it is trained."""
+
+    n_components, n_calls = 2, 0
+
+    def sample(self, n, generator):
+        return torch.randn(n, 2, generator=generator)
+
+    def log_prob(self, z):
+        return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+    def denoise(self, y, variance):
+        self.n_calls += self.training
+        return y / (1.0 + variance) + 0.01 * self.n_calls, variance / (1.0 + variance)
+
+
+def test_latents_are_shown_without_the_noise_of_a_users_prior():
+    shown = []
+
+    class Looking:
+        name = "looking"
+
+        def attach(self, view):
+            self.view = view
+
+        def __call__(self, z, rows):
+            x = self.view.rows(rows)
+            shown.append([self.view.embed(x).detach() for _ in range(2)])
+            return z.sum() * 0.0
+
+    fitted(Looking(), prior=Noisy())
+    for one, other in shown:
+        assert torch.equal(one, other)
+    assert len(shown) == 9
+
+
 @pytest.mark.parametrize(
     "fit",
     [
         "DDVAETransformer(max_iter=2, regularizer=NeighborhoodPreservation())",
         "DDVAEClusterer(3, max_iter=2)",
+        "DDVAEClassifier(max_iter=2)",
     ],
 )
 def test_a_fit_may_outlive_the_main_thread(fit):
     code = f"""
-import threading, time
+import threading
 import numpy as np, torch
-from skddvi import DDVAEClusterer, DDVAETransformer
+from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi.regularizers import NeighborhoodPreservation
 
 torch.set_num_threads(2)
 
 def late():
     threading.main_thread().join()
-    {fit}.fit(np.random.default_rng(0).normal(size=(60, 4)))
+    {fit}.fit(np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3 - 1)
     print("fitted")
 
 threading.Thread(target=late).start()

@@ -1,4 +1,4 @@
-"""How many threads a training step is worth."""
+"""How many threads a training step is worth, and work that is given to one of them."""
 
 from functools import cache, partial
 

@@ -222,6 +222,7 @@ class Loop:
         self.has_user_networks = any(isinstance(each, UserNetwork) for each in model.modules())
         self.is_own = all(map(_is_own, model.modules()))
         self.apart = [each for each in self.regularizers if may_run_beside(each[2])]
+        self.together = [each for each in self.regularizers if not may_run_beside(each[2])]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
@@ -349,9 +350,7 @@ class Loop:
             loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
-        for name, weight, regularizer in self.regularizers:
-            if may_run_beside(regularizer):
-                continue
+        for name, weight, regularizer in self.together:
             penalty = _penalty(name, regularizer, z, indices)
             figures[name] = penalty.detach()
             loss = loss + weight * penalty
