@@ -46,10 +46,14 @@ def load_images(settings):
 
 
 def load_counts(path):
-    """Return counts (n, p), log(1 + counts) of rows scaled to the median library size, classes."""
+    """Return counts (n, p), library sizes (n,) and classes (n,)."""
     with np.load(path, allow_pickle=False) as file:
-        counts, size, y = file["X"].astype(np.float32), file["library_size"], file["y"]
-    return counts, np.log1p(counts * (np.median(size) / size)[:, None]), y
+        return file["X"].astype(np.float32), file["library_size"], file["y"]
+
+
+def log_counts(counts, size, median):
+    """Return log(1 + counts), each row scaled from its library size (n,) to the median one."""
+    return np.log1p(counts * (median / size)[:, None])
 
 
 def make_estimator(method, seed, **params):

@@ -75,9 +75,12 @@ def load_genotypes(path):
         return file["X"], file["y"]
 
 
-def standardised(genotypes):
-    """Return genotypes centred and scaled by what their frequencies say; constant ones dropped."""
-    p = genotypes.mean(axis=0) / 2
+def standardised(genotypes, frequencies=None):
+    """Return genotypes centred and scaled by what the frequencies say; constant ones dropped.
+
+    ``frequencies`` (p,) are those of the genotypes themselves, if not given.
+    """
+    p = genotypes.mean(axis=0) / 2 if frequencies is None else frequencies
     varied = (p > 0) & (p < 1)
     p = p[varied]
     return (genotypes[:, varied] - 2 * p) / np.sqrt(2 * p * (1 - p))

@@ -29,7 +29,7 @@ Run as::
 import sys
 
 import numpy as np
-from _common import first_use_seconds, load_counts, load_mnist, timed
+from _common import first_use_seconds, load_counts, load_mnist, log_counts, timed
 from _harness import benchmark_parser, parse, report, run_cells
 from ancestry import load_components
 from sklearn.cluster import KMeans
@@ -66,8 +66,8 @@ def load(dataset, path):
     if dataset == "genomes":
         X, y = load_components(path)
         return X, X, y, X, X
-    X, log_counts, y = load_counts(path)
-    components = PCA(20, random_state=0).fit_transform(log_counts)
+    X, size, y = load_counts(path)
+    components = PCA(20, random_state=0).fit_transform(log_counts(X, size, np.median(size)))
     return X, X, y, components, components
 
 

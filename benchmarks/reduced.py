@@ -39,6 +39,9 @@ RUNS = (
     ("ancestry.py --kind genotypes", GENOTYPES),
     ("single_cell.py", NEURONS),
     ("single_cell.py", BLOOD),
+    ("new_rows.py", COMPONENTS),
+    ("new_rows.py --kind genotypes", GENOTYPES),
+    ("new_rows.py --kind cells", BLOOD),
 )
 
 

@@ -31,7 +31,7 @@ Run as::
 import sys
 
 import numpy as np
-from _common import ENGINE_METHODS, embed_all, load_counts
+from _common import ENGINE_METHODS, embed_all, load_counts, log_counts
 from _harness import benchmark_parser, parse, report, run_cells
 from sklearn.decomposition import PCA
 
@@ -50,18 +50,18 @@ COLUMNS = {
 
 
 def cell(method, seed, settings):
-    counts, log_counts, y = load_counts(settings["data"])
+    counts, size, y = load_counts(settings["data"])
     rows = np.sort(np.random.default_rng(0).permutation(len(y))[: settings["n_rows"]])
-    counts, log_counts, y = counts[rows], log_counts[rows], y[rows]
-    X = log_counts
+    logs = log_counts(counts[rows], size[rows], np.median(size))
+    y, X = y[rows], logs
     if method in ENGINE_METHODS:
-        X = counts
+        X = counts[rows]
     elif method != "pca":
         X = PCA(settings["n_pcs"], random_state=0).fit_transform(X)
     values, embedding = embed_all(
         method, X, seed, likelihood="negative_binomial", **settings["ddvae"]
     )
-    return values | embedding_report(embedding, log_counts, y, random_state=seed)
+    return values | embedding_report(embedding, logs, y, random_state=seed)
 
 
 def main(argv=None):

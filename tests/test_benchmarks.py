@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.model_selection import train_test_split
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="no benchmarks folder here")
@@ -161,25 +162,18 @@ def run_quick(name, out, *options):
     return done
 
 
-@pytest.mark.slow
-def test_posteriors_from_end_to_end(tmp_path):
+def test_posteriors(monkeypatch, tmp_path):
     out = tmp_path / "posteriors.json"
-    done = run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan")
-    names = ["pinwheel iaf", "pinwheel aae_gan"]
-    assert [" ".join(line.split()[:2]) for line in done.stdout.splitlines()[1:]] == names
-    cells = json.loads(out.read_text())["cells"]
-    iaf, aae = (cells[f"{name}/0"]["values"] for name in names)
+    values = quick(monkeypatch, "posteriors", "--out", out, "--posteriors", "iaf,aae_gan")
+    assert list(values) == ["pinwheel iaf", "pinwheel aae_gan"]
+    iaf, aae = values.values()
     assert iaf["bound"] <= iaf["bound_k500"] + 1
     assert aae["bound"] is None and aae["bound_k500"] is None
-    for values in (iaf, aae):
-        assert values["n_iter"] == 2
-        assert values["latent_nll"] > values["latent_nll_floor"] - 0.5
-        assert 0 <= values["knn_accuracy"] <= 1
-        assert values["mmd"] > 0
-    # A second run finds everything done.
-    assert (
-        run_quick("posteriors.py", out, "--posteriors", "iaf,aae_gan").stderr.count("before") == 2
-    )
+    for each in (iaf, aae):
+        assert each["n_iter"] == 2
+        assert each["latent_nll"] > each["latent_nll_floor"] - 0.5
+        assert 0 <= each["knn_accuracy"] <= 1
+        assert each["mmd"] > 0
 
 
 @pytest.mark.slow
@@ -191,6 +185,8 @@ def test_digits_from_end_to_end(tmp_path):
     assert cells["pca/0"]["values"]["peak_rss_mib"] > 0
     assert cells["ddvae/0"]["values"]["bound"] <= cells["ddvae/0"]["values"]["bound_k100"] + 1
     assert cells["ddvae/0"]["torch_threads"] >= 1
+    # A second run finds everything done.
+    assert run_quick("digits.py", out, "--methods", "pca,ddvae").stderr.count("before") == 2
 
 
 def test_few_labels(monkeypatch, tmp_path, capsys):
@@ -346,6 +342,50 @@ def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
     np.testing.assert_allclose(ancestry.standardised(genotypes), expected)
 
 
+@pytest.mark.parametrize("kind", ["components", "genotypes", "cells"])
+def test_new_rows(monkeypatch, tmp_path, kind):
+    rng, y = np.random.default_rng(0), np.arange(180) % 3
+    data, out = tmp_path / "data.npz", tmp_path / "new_rows.json"
+    if kind == "components":
+        np.savez(data, X=5.0 * np.eye(20)[y] + rng.normal(size=(180, 20)), y=y, eigenvalues=[1.0])
+    elif kind == "genotypes":
+        np.savez(data, X=rng.binomial(2, rng.uniform(size=(3, 60))[y]).astype(np.uint8), y=y)
+    else:
+        X = rng.poisson(4.0 * rng.uniform(size=(3, 60))[y])
+        np.savez(data, X=X.astype(np.uint8), y=y, library_size=X.sum(axis=1))
+    options = ["--kind", kind, "--data", data, "--out", out, "--methods", "pca,tsne,ddvae"]
+    values = quick(monkeypatch, "new_rows", *options)
+    assert list(values) == ["pca", "tsne", "ddvae"]
+    assert [name for name, each in values.items() if each["bound"] is not None] == ["ddvae"]
+    assert [name for name, each in values.items() if "transform_seconds" in each] == [
+        "pca",
+        "ddvae",
+    ]
+    assert all(values[name]["knn_accuracy"] > 0.9 for name in ("pca", "tsne"))
+    assert all(values[name]["nmi"] > 0.8 for name in ("pca", "tsne"))
+
+
+@pytest.mark.parametrize("kind", ["components", "genotypes", "cells"])
+def test_new_rows_tell_nothing_of_themselves(monkeypatch, kind):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import new_rows
+
+    rng, y = np.random.default_rng(0), np.arange(80) % 4
+    X, size = rng.binomial(2, 0.3, size=(80, 10)), rng.uniform(5.0, 20.0, size=80)
+    train, test = new_rows.split(kind, X, size, y, seed=0)
+    assert len(test[2]) == 20
+    assert np.bincount(test[2]).tolist() == [5] * 4
+    assert sorted(map(tuple, np.vstack([train[0], test[0]]))) == sorted(map(tuple, X))
+    # Held-out rows changed, the training rows look the same.
+    _, held_out = train_test_split(np.arange(80), test_size=0.25, stratify=y, random_state=0)
+    np.testing.assert_array_equal(X[held_out], test[0])
+    X, size = X.copy(), size.copy()
+    X[held_out], size[held_out] = 2 - X[held_out], 50.0 * size[held_out]
+    others, changed = new_rows.split(kind, X, size, y, seed=0)
+    np.testing.assert_array_equal(others[1], train[1])
+    assert not np.array_equal(changed[1], test[1])
+
+
 def test_single_cell(monkeypatch, tmp_path):
     rng, y = np.random.default_rng(0), np.arange(90) % 3
     data, out = tmp_path / "cells.npz", tmp_path / "single_cell.json"
@@ -366,9 +406,10 @@ def test_counts_are_scaled_to_the_median_library(monkeypatch, tmp_path):
     import _common
 
     np.savez(tmp_path / "a.npz", X=[[1, 2], [4, 0], [0, 9]], y=[0, 1, 2], library_size=[4, 8, 16])
-    counts, log_counts, y = _common.load_counts(tmp_path / "a.npz")
+    counts, size, y = _common.load_counts(tmp_path / "a.npz")
     assert counts.dtype == np.float32
-    np.testing.assert_allclose(np.expm1(log_counts), [[2, 4], [4, 0], [0, 4.5]], rtol=1e-6)
+    logs = _common.log_counts(counts, size, np.median(size))
+    np.testing.assert_allclose(np.expm1(logs), [[2, 4], [4, 0], [0, 4.5]], rtol=1e-6)
     assert y.tolist() == [0, 1, 2]
 
 
