@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 from _harness import rss_mib
@@ -114,6 +115,20 @@ def fitted_to_images(X_train, seed, settings, **params):
     )
     first_use_seconds("ddvae", X_train)
     return model, timed_fit(model, X_train)
+
+
+def save_embedding(folder, method, seed, Z, y):
+    """Keep an embedding (n, 2) and its classes for ``embeddings_figure.py``, unless for None."""
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(Path(folder) / f"{method}_seed{seed}.npz", Z=Z, y=y)
+
+
+def add_embeddings_option(parser):
+    """Let a benchmark be asked for its embeddings."""
+    parser.add_argument(
+        "--embeddings", metavar="FOLDER", help="keep them there, for embeddings_figure.py"
+    )
 
 
 def first_use_seconds(method, X_train, X_test=None):

@@ -32,16 +32,18 @@ integrated_call_samples_v3.20130502.ALL.panel. The genotypes are
 HapMap3/1kg.ref.phase1_release_v3.20101123_thinned_autosomal_overlap.bed of gabraham/flashpca, the
 populations in 20130606_g1k.ped of the project.
 
-Run as::
+With ``--embeddings FOLDER`` the embeddings of the cells that are run are kept, for
+``embeddings_figure.py``. Run as::
 
     OMP_NUM_THREADS=1 python benchmarks/ancestry.py --data path/pcs_1000g_phase3.npz
     ... --kind genotypes --data path/genotypes_1000g_phase1.npz
 """
 
 import sys
+from functools import partial
 
 import numpy as np
-from _common import ENGINE_METHODS, embed_all
+from _common import ENGINE_METHODS, add_embeddings_option, embed_all, save_embedding
 from _harness import benchmark_parser, parse, report, run_cells
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
@@ -86,7 +88,7 @@ def standardised(genotypes, frequencies=None):
     return (genotypes[:, varied] - 2 * p) / np.sqrt(2 * p * (1 - p))
 
 
-def cell(method, seed, settings):
+def cell(method, seed, settings, embeddings=None):
     kind = settings["kind"]
     X, y = (load_components if kind == "components" else load_genotypes)(settings["data"])
     rows = np.sort(np.random.default_rng(0).permutation(len(X))[: settings["n_rows"]])
@@ -99,6 +101,7 @@ def cell(method, seed, settings):
     values, embedding = embed_all(
         method, X, seed, likelihood=LIKELIHOODS[kind], **settings["ddvae"]
     )
+    save_embedding(embeddings, method, seed, embedding, y)
     scores = mixture_scores(
         embedding,
         y,
@@ -119,6 +122,7 @@ def main(argv=None):
         __doc__, methods=METHODS, data="an .npz file: see the top of the file"
     )
     parser.add_argument("--kind", choices=LIKELIHOODS, default="components")
+    add_embeddings_option(parser)
     kind = parser.parse_known_args(argv)[0].kind
     args = parse(parser, "ancestry" if kind == "components" else f"ancestry_{kind}", argv)
     with np.load(args.data, allow_pickle=False) as file:
@@ -132,7 +136,7 @@ def main(argv=None):
         "ddvae": {} if args.max_iter is None else {"max_iter": args.max_iter},
     }
     cells = [(method, seed) for seed in range(args.seeds) for method in args.methods]
-    record = run_cells(cell, cells, settings, args.out)
+    record = run_cells(partial(cell, embeddings=args.embeddings), cells, settings, args.out)
     return report(record, COLUMNS, args.methods)
 
 

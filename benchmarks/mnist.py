@@ -21,14 +21,23 @@ The data: an .npz file with X_train, y_train, X_test, y_test. Keras' ``mnist.npz
     numpy.savez_compressed("mnist.npz", X_train=X[:60000], y_train=y[:60000],
                            X_test=X[60000:], y_test=y[60000:])
 
-Run as::
+With ``--embeddings FOLDER`` the embeddings of the cells that are run are kept, for
+``embeddings_figure.py``. Run as::
 
     OMP_NUM_THREADS=2 python benchmarks/mnist.py --data path/mnist.npz --seeds 3
 """
 
 import sys
+from functools import partial
 
-from _common import ENGINE_METHODS, MNIST_HELP, embed, load_mnist
+from _common import (
+    ENGINE_METHODS,
+    MNIST_HELP,
+    add_embeddings_option,
+    embed,
+    load_mnist,
+    save_embedding,
+)
 from _harness import benchmark_parser, parse, report, run_cells
 from _metrics import centroid_correlation
 from sklearn.manifold import trustworthiness
@@ -48,13 +57,14 @@ COLUMNS = {
 }
 
 
-def cell(method, seed, settings):
+def cell(method, seed, settings, embeddings=None):
     X_train, y_train, X_test, y_test = load_mnist(settings["data"])
     X_train, y_train = X_train[: settings["n_train"]], y_train[: settings["n_train"]]
     X_test, y_test = X_test[: settings["n_test"]], y_test[: settings["n_test"]]
     values, train, test, estimator = embed(
         method, X_train, X_test, seed, likelihood="bernoulli", **settings["ddvae"]
     )
+    save_embedding(embeddings, method, seed, test, y_test)
     values["knn_accuracy"] = knn_accuracy(train, y_train, test, y_test)
     values["centroid_correlation"] = centroid_correlation(X_test, test, y_test)
     few = slice(settings["n_trust_rows"])
@@ -67,6 +77,7 @@ def cell(method, seed, settings):
 def main(argv=None):
     parser = benchmark_parser(__doc__, methods=METHODS, seeds=3, data=MNIST_HELP)
     parser.add_argument("--n-train", type=int, metavar="N", help="first N rows (default: 60000)")
+    add_embeddings_option(parser)
     args = parse(parser, "mnist", argv)
     settings = {
         "data": args.data,
@@ -76,7 +87,7 @@ def main(argv=None):
         "ddvae": {} if args.max_iter is None else {"max_iter": args.max_iter},
     }
     cells = [(method, seed) for seed in range(args.seeds) for method in args.methods]
-    record = run_cells(cell, cells, settings, args.out)
+    record = run_cells(partial(cell, embeddings=args.embeddings), cells, settings, args.out)
     return report(record, COLUMNS, args.methods)
 
 

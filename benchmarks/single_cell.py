@@ -21,7 +21,8 @@ The data: an .npz file with X raw counts, y, and library_size, each cell's total
 - human blood cells, X (700, 765): ``layers/counts`` of ``scanpy.datasets.pbmc68k_reduced()``,
   ``bulk_labels`` and ``n_counts``.
 
-Run as::
+With ``--embeddings FOLDER`` the embeddings of the cells that are run are kept, for
+``embeddings_figure.py``. Run as::
 
     OMP_NUM_THREADS=1 python benchmarks/single_cell.py --data path/single_cell_worm_neuron.npz \\
         --out results/single_cell_neurons.json
@@ -29,9 +30,17 @@ Run as::
 """
 
 import sys
+from functools import partial
 
 import numpy as np
-from _common import ENGINE_METHODS, embed_all, load_counts, log_counts
+from _common import (
+    ENGINE_METHODS,
+    add_embeddings_option,
+    embed_all,
+    load_counts,
+    log_counts,
+    save_embedding,
+)
 from _harness import benchmark_parser, parse, report, run_cells
 from sklearn.decomposition import PCA
 
@@ -49,7 +58,7 @@ COLUMNS = {
 }
 
 
-def cell(method, seed, settings):
+def cell(method, seed, settings, embeddings=None):
     counts, size, y = load_counts(settings["data"])
     rows = np.sort(np.random.default_rng(0).permutation(len(y))[: settings["n_rows"]])
     logs = log_counts(counts[rows], size[rows], np.median(size))
@@ -61,6 +70,7 @@ def cell(method, seed, settings):
     values, embedding = embed_all(
         method, X, seed, likelihood="negative_binomial", **settings["ddvae"]
     )
+    save_embedding(embeddings, method, seed, embedding, y)
     return values | embedding_report(embedding, logs, y, random_state=seed)
 
 
@@ -68,6 +78,7 @@ def main(argv=None):
     parser = benchmark_parser(
         __doc__, methods=METHODS, data="an .npz file with X, y and library_size"
     )
+    add_embeddings_option(parser)
     args = parse(parser, "single_cell", argv)
     n_rows = len(load_counts(args.data)[2])
     settings = {
@@ -77,7 +88,7 @@ def main(argv=None):
         "ddvae": {} if args.max_iter is None else {"max_iter": args.max_iter},
     }
     cells = [(method, seed) for seed in range(args.seeds) for method in args.methods]
-    record = run_cells(cell, cells, settings, args.out)
+    record = run_cells(partial(cell, embeddings=args.embeddings), cells, settings, args.out)
     return report(record, COLUMNS, args.methods)
 
 

@@ -333,6 +333,40 @@ def test_ancestry(monkeypatch, tmp_path, kind):
     assert json.loads(out.read_text())["settings"]["n_clusters"] == 3
 
 
+def test_embeddings_figure(monkeypatch, tmp_path, capsys):
+    y = np.arange(75) % 3
+    data, folder = tmp_path / "data.npz", tmp_path / "embeddings"
+    X = 5.0 * np.eye(20)[y] + np.random.default_rng(0).normal(size=(75, 20))
+    np.savez(data, X=X, y=y, eigenvalues=np.ones(20), target_names=["YRI", "CEU", "CHB"])
+    options = ["--data", data, "--out", tmp_path / "a.json", "--methods", "pca,tsne"]
+    quick(monkeypatch, "ancestry", *options, "--embeddings", folder)
+    assert sorted(each.name for each in folder.iterdir()) == ["pca_seed0.npz", "tsne_seed0.npz"]
+    import embeddings_figure
+
+    panels = {}
+    for method in ("tsne", "pca"):
+        with np.load(folder / f"{method}_seed0.npz", allow_pickle=False) as file:
+            panels[method] = file["Z"], file["y"]
+    titles = [ax.get_title() for ax in embeddings_figure.draw(panels).axes]
+    assert titles == ["tsne", "pca"]
+    picture = tmp_path / "picture.png"
+    command = [str(folder), "--methods", "tsne,pca", "--out", str(picture)]
+    drawn = []
+    monkeypatch.setattr(
+        embeddings_figure,
+        "draw",
+        lambda panels, draw=embeddings_figure.draw: drawn.append(panels) or draw(panels),
+    )
+    assert embeddings_figure.main([*command, "--data", str(data)]) == 0
+    assert set(drawn[0]["tsne"][1]) == {"YRI", "CEU", "CHB"}
+    assert embeddings_figure.main(command) == 0
+    assert set(drawn[1]["pca"][1]) == {0, 1, 2}
+    assert picture.stat().st_size > 5000
+    with pytest.raises(SystemExit):
+        embeddings_figure.main([*command, "--seed", "1"])
+    assert "tsne_seed1.npz" in capsys.readouterr().err
+
+
 def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import ancestry
