@@ -55,4 +55,5 @@ html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
+    "header_links_before_dropdown": 3,  # titles are long, and the bar would be of two lines
 }
