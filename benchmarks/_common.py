@@ -117,18 +117,23 @@ def fitted_to_images(X_train, seed, settings, **params):
     return model, timed_fit(model, X_train)
 
 
+def add_embeddings_option(parser):
+    """Let a benchmark be asked to keep its embeddings for a figure."""
+    parser.add_argument(
+        "--embeddings", metavar="FOLDER", help="keep the embeddings of the cells that are run"
+    )
+
+
+def embedding_path(folder, method, seed):
+    """Return the file of a cell's embedding ``Z`` (n, 2) and classes ``y``."""
+    return Path(folder) / f"{method.replace(' ', '-')}-{seed}.npz"
+
+
 def save_embedding(folder, method, seed, Z, y):
-    """Keep an embedding (n, 2) and its classes for ``embeddings_figure.py``, unless for None."""
+    """Keep a cell's embedding in a folder; None keeps nothing."""
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(Path(folder) / f"{method}_seed{seed}.npz", Z=Z, y=y)
-
-
-def add_embeddings_option(parser):
-    """Let a benchmark be asked for its embeddings."""
-    parser.add_argument(
-        "--embeddings", metavar="FOLDER", help="keep them there, for embeddings_figure.py"
-    )
+        np.savez_compressed(embedding_path(folder, method, seed), Z=Z, y=y)
 
 
 def first_use_seconds(method, X_train, X_test=None):

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from _common import embedding_path
+from _figure import class_legend, panel
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from skddvi.displays import LatentSpaceDisplay
 
 
 def draw(panels):
@@ -25,21 +25,10 @@ def draw(panels):
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (method, (Z, y)) in zip(axes, panels.items(), strict=True):
-        display = LatentSpaceDisplay(Z, labels=y)
-        size = float(np.clip(6000.0 / len(Z), 1.0, 6.0))
-        display.plot(ax, legend=False, names=False, s=size, rasterized=True)
-        ax.set(title=method, xlabel="", ylabel="", xticks=[], yticks=[])
+        panel(ax, Z, y, size=float(np.clip(6000.0 / len(Z), 1.0, 6.0)))
+        ax.set_title(method)
         ax.set_aspect("equal", adjustable="datalim")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=10,
-        frameon=False,
-        markerscale=3.0,
-        handletextpad=0.0,
-        columnspacing=0.8,
-        fontsize=7,
-    )
+    class_legend(figure, axes, markerscale=3.0, fontsize=7)
     return figure
 
 
@@ -60,7 +49,7 @@ def main(argv=None):
         with np.load(args.data, allow_pickle=False) as file:
             names = file["target_names"]
     for method in args.methods.split(","):
-        path = args.folder / f"{method}_seed{args.seed}.npz"
+        path = embedding_path(args.folder, method, args.seed)
         if not path.is_file():
             parser.error(f"no embedding {path}")
         with np.load(path, allow_pickle=False) as file:

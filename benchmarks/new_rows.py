@@ -28,7 +28,7 @@ import sys
 import numpy as np
 from _common import ENGINE_METHODS, embed, load_counts, log_counts
 from _harness import benchmark_parser, parse, report, run_cells
-from ancestry import load_components, load_genotypes, standardised
+from ancestry import N_COMPONENTS, load_components, load_genotypes, standardised
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.mixture import GaussianMixture
@@ -40,7 +40,7 @@ METHODS = ("pca", "tsne", "umap", "ddvae", "ddvae_neighbors")
 # Of each kind: the likelihood, and the principal components that t-SNE and UMAP get, if not all.
 KINDS = {
     "components": ("gaussian", None),
-    "genotypes": ("binomial", 20),
+    "genotypes": ("binomial", N_COMPONENTS),
     "cells": ("negative_binomial", 50),
 }
 N_CLUSTERS = 20

@@ -29,10 +29,16 @@ them side by side.
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from _common import MNIST_HELP, first_use_seconds, load_images, timed_fit
+from _common import (
+    MNIST_HELP,
+    add_embeddings_option,
+    first_use_seconds,
+    load_images,
+    save_embedding,
+    timed_fit,
+)
 from _harness import benchmark_parser, parse, parse_list, report, run_cells
 from _metrics import bounds, latent_fit, prior_draws
 from scipy.spatial.distance import pdist
@@ -94,16 +100,8 @@ def cell(method, seed, settings, embeddings=None):
         values |= {"bound": None, "bound_k500": None}
     else:
         values |= bounds(model, X_test, settings["n_importance_rows"])
-    if embeddings is not None:
-        folder = Path(embeddings)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / embedding_name(prior, posterior, seed), Z=test, y=y_test)
+    save_embedding(embeddings, method, seed, test, y_test)
     return values
-
-
-def embedding_name(prior, posterior, seed):
-    """Return the name of the file with a cell's test embeddings ``Z`` (n, 2) and classes ``y``."""
-    return f"{prior}-{posterior}-{seed}.npz"
 
 
 def main(argv=None):
@@ -112,9 +110,7 @@ def main(argv=None):
     parser.add_argument("--posteriors", metavar="LIST", help=f"default: {','.join(POSTERIORS)}")
     parser.add_argument("--n-train", type=int, metavar="N", help="first N rows (default: 60000)")
     parser.add_argument("--n-test", type=int, metavar="N", help="first N rows (default: 10000)")
-    parser.add_argument(
-        "--embeddings", metavar="FOLDER", help="keep the test embeddings of the cells that are run"
-    )
+    add_embeddings_option(parser)
     args = parse(parser, "posteriors", argv)
     priors = parse_list(
         parser, "--priors", args.priors or ("pinwheel" if args.quick else None), PRIORS

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from _common import embedding_path
+from _figure import class_legend, panel
 from _metrics import prior_draws
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from posteriors import POSTERIORS, PRIORS, embedding_name
-
-from skddvi.displays import LatentSpaceDisplay
+from posteriors import POSTERIORS, PRIORS
 
 N_POINTS, SHARE_SHOWN = 3000, 0.999
 
@@ -28,7 +28,7 @@ def load_panels(folder, seed):
     panels = {}
     for prior in PRIORS:
         for posterior in POSTERIORS:
-            path = folder / embedding_name(prior, posterior, seed)
+            path = embedding_path(folder, f"{prior} {posterior}", seed)
             if path.exists():
                 with np.load(path, allow_pickle=False) as file:
                     Z, y = file["Z"][:N_POINTS], file["y"][:N_POINTS]
@@ -52,27 +52,13 @@ def draw(panels):
         for ax, name in zip(place, rows, strict=True):
             if name in column:
                 Z, y = column[name]
-                display = LatentSpaceDisplay(Z, labels=y)
-                display.plot(ax, legend=False, names=False, s=2.0, rasterized=True)
+                panel(ax, Z, y, size=2.0)
             ax.set_aspect("equal", adjustable="box")
             ax.set(xlim=(-radius, radius), ylim=(-radius, radius), xticks=[], yticks=[])
-            ax.set(xlabel="", ylabel="")
         place[0].set_title(prior)
     for ax, name in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(name)
-    classes = max(
-        (ax.get_legend_handles_labels() for ax in axes.flat), key=lambda each: len(each[1])
-    )
-    figure.legend(
-        *classes,
-        loc="outside lower center",
-        ncols=10,
-        frameon=False,
-        markerscale=4.0,
-        handletextpad=0.0,
-        columnspacing=0.8,
-        fontsize=8,
-    )
+    class_legend(figure, axes.flat, markerscale=4.0, fontsize=8)
     return figure
 
 

@@ -333,6 +333,20 @@ def test_ancestry(monkeypatch, tmp_path, kind):
     assert json.loads(out.read_text())["settings"]["n_clusters"] == 3
 
 
+def test_mnist(monkeypatch, tmp_path):
+    rng, y = np.random.default_rng(0), np.arange(200) % 4
+    X = np.clip(60.0 * y[:, None, None] + rng.integers(60, size=(200, 4, 4)), 0, 255)
+    data, folder = tmp_path / "images.npz", tmp_path / "embeddings"
+    np.savez(data, X_train=X, y_train=y, X_test=X[:80], y_test=y[:80])
+    options = ["--data", data, "--out", tmp_path / "mnist.json", "--methods", "pca,ddvae_picture"]
+    values = quick(monkeypatch, "mnist", *options, "--embeddings", folder)
+    assert values["pca"]["knn_accuracy"] > 0.9
+    assert "bound" not in values["pca"] and values["ddvae_picture"]["bound"] < 0
+    with np.load(folder / "ddvae_picture-0.npz", allow_pickle=False) as file:
+        assert file["Z"].shape == (80, 2)
+        np.testing.assert_array_equal(file["y"], y[:80])
+
+
 def test_embeddings_figure(monkeypatch, tmp_path, capsys):
     y = np.arange(75) % 3
     data, folder = tmp_path / "data.npz", tmp_path / "embeddings"
@@ -340,12 +354,12 @@ def test_embeddings_figure(monkeypatch, tmp_path, capsys):
     np.savez(data, X=X, y=y, eigenvalues=np.ones(20), target_names=["YRI", "CEU", "CHB"])
     options = ["--data", data, "--out", tmp_path / "a.json", "--methods", "pca,tsne"]
     quick(monkeypatch, "ancestry", *options, "--embeddings", folder)
-    assert sorted(each.name for each in folder.iterdir()) == ["pca_seed0.npz", "tsne_seed0.npz"]
+    assert sorted(each.name for each in folder.iterdir()) == ["pca-0.npz", "tsne-0.npz"]
     import embeddings_figure
 
     panels = {}
     for method in ("tsne", "pca"):
-        with np.load(folder / f"{method}_seed0.npz", allow_pickle=False) as file:
+        with np.load(folder / f"{method}-0.npz", allow_pickle=False) as file:
             panels[method] = file["Z"], file["y"]
     titles = [ax.get_title() for ax in embeddings_figure.draw(panels).axes]
     assert titles == ["tsne", "pca"]
@@ -364,7 +378,7 @@ def test_embeddings_figure(monkeypatch, tmp_path, capsys):
     assert picture.stat().st_size > 5000
     with pytest.raises(SystemExit):
         embeddings_figure.main([*command, "--seed", "1"])
-    assert "tsne_seed1.npz" in capsys.readouterr().err
+    assert "tsne-1.npz" in capsys.readouterr().err
 
 
 def test_genotypes_are_standardised_by_the_frequency_of_the_allele(monkeypatch):
@@ -427,8 +441,9 @@ def test_single_cell(monkeypatch, tmp_path):
     np.savez(data, X=X.astype(np.uint8), y=y, library_size=X.sum(axis=1))
     methods = ["pca", "tsne", "aae", "ddvae"]
     options = ["--data", data, "--out", out, "--methods", ",".join(methods)]
-    values = quick(monkeypatch, "single_cell", *options)
+    values = quick(monkeypatch, "single_cell", *options, "--embeddings", tmp_path / "kept")
     assert list(values) == methods
+    assert len(list((tmp_path / "kept").iterdir())) == len(methods)
     assert values["pca"]["knn_accuracy"] > 0.9
     assert values["tsne"]["trustworthiness"] > 0.6
     assert values["ddvae"]["bound"] < 0
