@@ -13,7 +13,7 @@ import torch
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer
 from skddvi._engine import optimizer as optimizer_module
 from skddvi._engine import threads, trainer
-from skddvi._engine.optimizer import MAX_GRADIENT_NORM, Adam
+from skddvi._engine.optimizer import DECAY, MAX_GRADIENT_NORM, SQUARE_DECAY, Adam
 from skddvi._engine.trainer import TrainingDiverged
 from skddvi.baselines import GaussianVAE
 from skddvi.regularizers import NeighborhoodPreservation
@@ -513,7 +513,7 @@ def test_the_optimiser_is_adam():
     ours, theirs = ([torch.nn.Parameter(t.clone()) for t in start] for _ in range(2))
     optimizer = Adam([(ours[:1], 1.0), (ours[1:], 10.0), ([], 1.0)])
     groups = [{"params": theirs[:1], "lr": 0.01}, {"params": theirs[1:], "lr": 0.1}]
-    reference = torch.optim.Adam(groups)
+    reference = torch.optim.Adam(groups, betas=(DECAY, SQUARE_DECAY))
     for factor in (1.0, 0.3, 100.0, 0.1):
         for parameters in (ours, theirs):
             loss = factor * ((parameters[0] - 1).square().sum() + parameters[1].pow(4).sum())

@@ -4,6 +4,9 @@ import torch
 from torch.optim.adam import adam
 
 MAX_GRADIENT_NORM = 10.0
+# How much a step leaves of the running means of gradients and of their squares. The usual .999 for
+# the squares remembers a thousand steps, which here is a good part of a training.
+DECAY, SQUARE_DECAY = 0.9, 0.95
 
 
 class Adam:
@@ -56,8 +59,8 @@ class Adam:
                     [self.n_steps[i] for i in used],
                     fused=True,
                     amsgrad=False,
-                    beta1=0.9,
-                    beta2=0.999,
+                    beta1=DECAY,
+                    beta2=SQUARE_DECAY,
                     lr=learning_rate * pace,
                     weight_decay=0.0,
                     eps=1e-8,
