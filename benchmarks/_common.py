@@ -15,8 +15,9 @@ MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mn
 x_train, ...: see the top of the file for how to get it"""
 # Of this package; the others are peers.
 ENGINE_METHODS = ("ddvae", "ddvae_neighbors", "ddvae_picture", "vae", "aae", "iaf")
-# Epochs that do for a picture of many rows: the regulariser starts from a layout.
-PICTURE_EPOCHS = 14
+# What does for a picture of many rows, few epochs at a higher rate: the regulariser starts from a
+# layout.
+PICTURE = {"sleep": "off", "max_iter": 10, "learning_rate_init": 0.005}
 
 
 def load_mnist(path):
@@ -72,7 +73,7 @@ def make_estimator(method, seed, **params):
         from skddvi.regularizers import NeighborhoodPreservation
 
         if method == "ddvae_picture":
-            params = {"sleep": "off", "max_iter": PICTURE_EPOCHS, **params}
+            params = {**PICTURE, **params}
         if method in ("ddvae_neighbors", "ddvae_picture"):
             params = {"regularizer": NeighborhoodPreservation(), **params}
         models = {

@@ -160,6 +160,22 @@ def test_validation_does_not_change_the_training():
     assert np.array_equal(weights(alone), weights(watched))
 
 
+def test_the_learning_rate_rises_for_a_twentieth_of_the_steps_and_falls_along_a_line(monkeypatch):
+    rates = []
+    original = Adam.step
+
+    def step(optimizer, learning_rate):
+        rates.append(learning_rate)
+        return original(optimizer, learning_rate)
+
+    monkeypatch.setattr(Adam, "step", step)
+    make_model(max_iter=20, learning_rate_init=0.01).fit(make_rows())
+    n_steps = 20 * BATCHES
+    line = 0.01 * (1.0 - np.arange(n_steps) / n_steps)
+    line[:4] *= [0.25, 0.5, 0.75, 1.0]
+    assert rates == pytest.approx(line)
+
+
 @pytest.fixture
 def weights_used(monkeypatch):
     """Return a list on which each step's weights of the bound and of the sleep term are put."""

@@ -21,7 +21,7 @@ from .user_networks import UserNetwork, global_random_numbers, user_buffers
 
 # Rows held at once where no gradient is taken.
 CHUNK_ROWS = 4096
-# The learning rate rises over this share of the steps, then falls along a half cosine to zero.
+# The learning rate rises over this share of the steps, and falls along a line that ends at zero.
 WARMUP_SHARE = 0.05
 # Over this share of the steps after the warm-up ``kl_weight`` rises to ``kl_growth`` times itself.
 GROWTH_SHARE = 0.5
@@ -435,7 +435,7 @@ class Loop:
     def learning_rate(self):
         progress = (self.step + 1) / self.n_steps
         rise = min(1.0, progress / WARMUP_SHARE)
-        fall = 0.5 * (1.0 + math.cos(math.pi * self.step / self.n_steps))
+        fall = 1.0 - self.step / self.n_steps
         return self.schedule.learning_rate * self.slowdown * rise * fall
 
     @torch.no_grad()
