@@ -185,17 +185,25 @@ class _Repulsion:
     """What pushes the points of a layout apart, from a few random others each."""
 
     def __init__(self, graph, rng):
+        self.rng, n = rng, graph.shape[0]
+        # The others are those some random number of places further in one random order: what is
+        # gathered anew for each of them would take longer than the arithmetic.
+        self.order = rng.permutation(n)
+        self.places = np.argsort(self.order)
         push = np.asarray(graph.sum(1), dtype=np.float32).ravel()
-        self.push, self.rng = (2.0 * REPULSION / N_REPULSIONS) * push, rng
+        self.push = (2.0 * REPULSION / N_REPULSIONS) * push[self.order]
 
     def __call__(self, z):
-        total = np.zeros_like(z)
-        for _ in range(N_REPULSIONS):
-            difference = z - z.take(self.rng.permutation(z.shape[1]), axis=1)
+        z = z.take(self.order, axis=1)
+        total, difference = np.zeros_like(z), np.empty_like(z)
+        for shift in self.rng.integers(z.shape[1], size=N_REPULSIONS):
+            split = z.shape[1] - shift
+            np.subtract(z[:, :split], z[:, shift:], out=difference[:, :split])
+            np.subtract(z[:, split:], z[:, :shift], out=difference[:, split:])
             squared = np.einsum("ij,ij->j", difference, difference)
             difference *= self.push / ((1e-3 + squared) * (1.0 + squared))
             total += difference.clip(-4.0, 4.0)
-        return total
+        return total.take(self.places, axis=1)
 
 
 class NeighborAgreement:

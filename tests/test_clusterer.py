@@ -247,6 +247,7 @@ def test_the_layout_descends_along_the_forces_of_all_edges(d):
     found = layout(graph, rows[:, :d], np.random.default_rng(1), n_steps=3)
 
     weights, rng = graph.toarray(), np.random.default_rng(1)
+    order = rng.permutation(len(rows))
     z = rows[:, :d] - rows[:, :d].mean(0)
     z *= _neighbors.LAYOUT_SCALE / z.std()
     mean = square = 0.0
@@ -254,8 +255,10 @@ def test_the_layout_descends_along_the_forces_of_all_edges(d):
         difference = z[:, None] - z
         pull = 2.0 * weights / (1.0 + (difference**2).sum(-1))
         gradient = (pull[..., None] * difference).sum(1)
-        for _ in range(_neighbors.N_REPULSIONS):
-            difference = z - z[rng.permutation(len(z))]
+        for shift in rng.integers(len(z), size=_neighbors.N_REPULSIONS):
+            others = np.empty_like(order)
+            others[order] = np.roll(order, -shift)
+            difference = z - z[others]
             squared = (difference**2).sum(1, keepdims=True)
             push = 2.0 * _neighbors.REPULSION / _neighbors.N_REPULSIONS * weights.sum(1)[:, None]
             gradient -= (push * difference / ((1e-3 + squared) * (1.0 + squared))).clip(-4, 4)
