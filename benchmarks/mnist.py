@@ -2,8 +2,8 @@
 
 Grey levels are divided by 255; the DD-VAE has the bernoulli likelihood and default arguments
 otherwise, ``ddvae_neighbors`` with `skddvi.regularizers.NeighborhoodPreservation`, and
-``ddvae_picture`` with the same, ``sleep="off"``, ``max_iter=10`` and ``learning_rate_init=0.005``, a
-quick fit for pictures of large data.
+``ddvae_picture`` with the same, ``sleep="off"``, ``max_iter=10`` and ``learning_rate_init=0.005``,
+a quick fit for pictures of large data.
 Every method and seed runs in a process of its own, so that peak memory is its own; it includes the
 interpreter, the libraries and the data (``rss_before_mib`` in the JSON file is what was resident
 before the fit).
