@@ -68,7 +68,7 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
         Size of a neighbourhood in the input. "auto" is 30, or all others where there are fewer.
     weight : float or "auto", default="auto"
         Factor of the penalty in the loss, whose bound is in nats a row. "auto" is an eighth of the
-        number of features, which the bound grows with, but at most 50.
+        number of features, which the bound grows with, but at most 30.
     masking : float, default=0.5
         Largest share of the features that masking noise hides, from 0 to 1.
 
@@ -135,7 +135,7 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
-        self._settle_weight(min(X.shape[1] / 8.0, 50.0))
+        self._settle_weight(min(X.shape[1] / 8.0, 30.0))
         return self
 
     def _n_neighbors(self, n_rows):
