@@ -159,8 +159,8 @@ class DDVAEClassifier(
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
         512; never more than there are.
     learning_rate_init : float, default=0.002
-        Largest learning rate of Adam, whose decay rates are 0.9 and 0.95: reached after 5 % of the
-        steps, it then falls along a line to 0.
+        Learning rate of Adam, whose decay rates are 0.9 and 0.95. From this it falls along a line
+        to 0; over the first 5 % of the steps it rises from 0 to that line.
     max_iter : int or "auto", default="auto"
         Number of epochs, passes over the training rows. "auto" is 40, or where that is fewer as
         many as make about 5,000 gradient steps, but at least five.

@@ -21,7 +21,7 @@ from .user_networks import UserNetwork, global_random_numbers, user_buffers
 
 # Rows held at once where no gradient is taken.
 CHUNK_ROWS = 4096
-# The learning rate rises over this share of the steps, and falls along a line that ends at zero.
+# Over this share of the steps the learning rate rises to the line along which it falls to zero.
 WARMUP_SHARE = 0.05
 # Over this share of the steps after the warm-up ``kl_weight`` rises to ``kl_growth`` times itself.
 GROWTH_SHARE = 0.5

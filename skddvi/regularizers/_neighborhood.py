@@ -24,6 +24,9 @@ from ._common import RememberingRegularizer
 REACH = 0.2
 # With n_neighbors="auto": so many, where there are as many.
 AUTO_NEIGHBORS = 30
+# Features for each nat of the weight "auto", and the most it can be: more keeps classes apart for
+# neighbours that are less true.
+FEATURES_A_NAT, LARGEST_WEIGHT = 8.0, 30.0
 # Random rows among which a row is to tell its neighbours.
 N_OTHERS = 256
 # Principal components in which neighbours are looked for, and the rows and entries, at most, of the
@@ -135,7 +138,7 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
-        self._settle_weight(min(X.shape[1] / 8.0, 30.0))
+        self._settle_weight(min(X.shape[1] / FEATURES_A_NAT, LARGEST_WEIGHT))
         return self
 
     def _n_neighbors(self, n_rows):
