@@ -9,13 +9,16 @@ class RememberingRegularizer(BaseEstimator):
     They are in ``_memory``, and ``_generator`` is the source of random numbers.
     """
 
-    def _settle_weight(self, automatic):
-        """Set ``weight_``: the weight, or ``automatic`` where it is "auto"."""
+    def _settle_weight(self, n_features, features_a_nat, largest):
+        """Set ``weight_``: the weight, or where it is "auto" the one for so many features.
+
+        That grows with them, as the bound does, up to the ``largest``.
+        """
         self.weight_ = self.weight
         if isinstance(self.weight, str):
             if self.weight != "auto":
                 raise ValueError(f'weight must be a number or "auto", found {self.weight!r}.')
-            self.weight_ = automatic
+            self.weight_ = min(n_features / features_a_nat, largest)
 
     def state_dict(self):
         """Return what is remembered.

@@ -96,7 +96,7 @@ class PriorCoverage(RememberingRegularizer):
             raise ValueError(
                 f"bandwidth must be a number from {low} to {high}, found {self.bandwidth!r}."
             )
-        self._settle_weight(min(X.shape[1] / FEATURES_A_NAT, LARGEST_WEIGHT))
+        self._settle_weight(X.shape[1], FEATURES_A_NAT, LARGEST_WEIGHT)
         return self
 
     def attach(self, view):

@@ -138,7 +138,7 @@ class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
                 "NeighborhoodPreservation reads neighbours, which lie anywhere in a store, together"
                 "; give the rows as an array in memory."
             )
-        self._settle_weight(min(X.shape[1] / FEATURES_A_NAT, LARGEST_WEIGHT))
+        self._settle_weight(X.shape[1], FEATURES_A_NAT, LARGEST_WEIGHT)
         return self
 
     def _n_neighbors(self, n_rows):
