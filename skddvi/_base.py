@@ -31,7 +31,7 @@ from ._engine.memory import tells_of_memory
 from ._engine.networks import ACTIVATIONS
 from ._engine.rows import as_array
 from ._engine.stored import StoredRows, is_stored
-from ._engine.trainer import Schedule
+from ._engine.trainer import Schedule, Term
 from ._progress import shown_epochs
 from ._warn import warn
 from .likelihoods import Likelihood, resolve_likelihood
@@ -78,6 +78,7 @@ RESERVED_TERMS = {
     "sleep",
     "neighbor_agreement",
     "weight_penalty",
+    "start",
     "loss",
     # Of the baselines.
     "importance_weighted_bound",
@@ -452,7 +453,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             kl_growth=kl_growth,
             sleep=sleep,
             sleep_weight=self.sleep_weight,
-            regularizers=_fitted_regularizers(self.regularizer, X),
+            terms=_fitted_regularizers(self.regularizer, X),
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
@@ -691,7 +692,7 @@ def _same(value, fitted):
 
 
 def _fitted_regularizers(regularizer, X):
-    """Return (name, weight, callable) of each regulariser, fitted to copies of the user's."""
+    """Return the term of each regulariser, copies of the user's that are fitted."""
     if regularizer is None:
         return ()
     regularizers = regularizer if isinstance(regularizer, list | tuple) else (regularizer,)
@@ -706,7 +707,7 @@ def _fitted_regularizers(regularizer, X):
             each.fit(X)
         name = getattr(each, "name", None) or getattr(each, "__name__", type(each).__name__)
         taken = name in RESERVED_TERMS or name.startswith("validation_")
-        if taken or name in (other for other, _, _ in fitted):
+        if taken or name in (other.name for other in fitted):
             raise ValueError(
                 f"regularizer needs a name of its own for history_, found {name!r} taken; give the "
                 "callable another attribute `name`."
@@ -716,7 +717,7 @@ def _fitted_regularizers(regularizer, X):
             raise ValueError(
                 f"the weight of regularizer {name!r} must be a finite number, found {weight!r}."
             )
-        fitted.append((name, float(weight), each))
+        fitted.append(Term(name, float(weight), each))
     return tuple(fitted)
 
 

@@ -649,6 +649,7 @@ class DDVAEClassifier(
         model = DDVAETransformer(
             N_PRETRAINED_COMPONENTS,
             **{name: getattr(self, name) for name in shared},
+            init="random",
             batch_size=task.schedule.batch_size,
             max_iter=max(1, round(self.pretraining * task.schedule.max_iter)),
         )

@@ -25,6 +25,7 @@ from ._base import (
     _seed,
     all_or_nothing,
 )
+from ._engine.trainer import Term
 from ._neighbors import NeighborAgreement, fuzzy_graph, layout, nearest_neighbors
 from ._warn import warn
 from .mixture_prior import MixturePrior
@@ -509,8 +510,8 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.agreement_weight > 0 and self.n_clusters > 1:
             _, neighbors = nearest_neighbors(engine.embed(task.X), self.n_neighbors)
             agreement = NeighborAgreement(prior, neighbors, responsibilities, self.agreement_weight)
-            term = agreement.name, agreement.weight, agreement
-            schedule = dataclasses.replace(schedule, regularizers=(*schedule.regularizers, term))
+            term = Term(agreement.name, agreement.weight, agreement)
+            schedule = dataclasses.replace(schedule, terms=(*schedule.terms, term))
         return self._train(engine, task, schedule)
 
     def _initial_labels(self, Z, seed):

@@ -1,9 +1,17 @@
 """Dimensionality reduction with a diffusion posterior."""
 
+import dataclasses
+
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseDDVAE, _positive_integer, _seed, all_or_nothing
+from .regularizers import NeighborhoodPreservation
+from .regularizers._start import NeighborStart
+
+# With init="auto": from so many rows on training starts from a layout of their neighbourhoods.
+AUTO_INIT_ROWS = 500
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -53,6 +61,14 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     kl_warmup : float, default=0.4
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.
+    init : {"auto", "neighbors", "random"}, default="auto"
+        What training starts from. "neighbors": a layout of the graph of nearest neighbours, in
+        which a new model's encoder learns over the first 15 % of the steps to place rows; the term
+        is that of :class:`skddvi.regularizers.NeighborhoodPreservation`, over at most 10,000 rows,
+        fewer where they are wide and in a store, with a weight that falls to 0. After that the
+        objective is all there is, but it is spared to untangle rows that have found their places at
+        random; early stopping waits for it. "random": random weights alone. "auto" is "neighbors"
+        where there are 500 rows for it, unless that regulariser is given.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -139,9 +155,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     n_iter_ : int
         Number of epochs run.
     loss_curve_ : list of float of shape (`n_iter_`,)
-        The negative of the objective (6), with the regularisers and the penalty of ``alpha``, in
-        nats a row, mean of an epoch. It may rise while ``kl_warmup`` raises the weight of its
-        terms.
+        The negative of the objective (6), with the regularisers, the term of ``init`` and the
+        penalty of ``alpha``, in nats a row, mean of an epoch. It may rise while ``kl_warmup``
+        raises the weight of its terms.
     validation_scores_ : list of float of shape (`n_iter_`,) or None
         Bound (4) of the held-out rows after each epoch, in nats a row, from one draw a row with the
         same noise each time. None where no rows were held out.
@@ -158,6 +174,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
           nothing of the rows;
         - "sleep", equation (5), where it is on;
         - the name of each regulariser, before its weight;
+        - "start", the term of ``init``, before its weight, where there is one, and 0 when over;
         - "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
         - "loss", as ``loss_curve_``;
         - ``"validation_"`` and each name of the first four groups, where there are held-out rows.
@@ -233,6 +250,10 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     True
     """
 
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **BaseDDVAE._parameter_constraints,
+        "init": [StrOptions({"auto", "neighbors", "random"})],
+    }
     _auto_small_batch = 128
 
     def __init__(
@@ -247,6 +268,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         sleep_weight=2.0,
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         denoiser_width=128,
@@ -278,6 +300,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.sleep_weight = sleep_weight
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.denoiser_width = denoiser_width
@@ -299,6 +322,17 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+
+    def _fit_new(self, task, likelihood, seed):
+        schedule, start = task.schedule, NeighborStart().fit(task.X)
+        starts = self.init == "neighbors"
+        if self.init == "auto":
+            penalties = (term.penalty for term in schedule.terms)
+            has_layout = any(isinstance(each, NeighborhoodPreservation) for each in penalties)
+            starts = start.n_sampled_ >= AUTO_INIT_ROWS and not has_layout
+        if starts:
+            schedule = dataclasses.replace(schedule, terms=(*schedule.terms, start.term()))
+        return super()._fit_new(task._replace(schedule=schedule), likelihood, seed)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -75,7 +75,7 @@ class Beside:
             yield results
         finally:
             # After an interruption too nothing may go on to use the weights.
-            if self.pool is not None:
+            if self.pool is not None and parts:
                 begun(self.pool, int)()  # behind all of them
 
     def gradient(self, part):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -33,6 +34,31 @@ RECOVERY_FACTOR, MAX_RECOVERIES = 0.3, 3
 HEAVY_DECAY = 1e6
 
 
+class Term(NamedTuple):
+    """A term of the loss beside the bound: a name for the history, a factor, and what it says.
+
+    That is a callable of latents and row numbers that returns a scalar tensor in nats. Where there
+    is an ``end``, the factor falls along a line to zero over this share of the steps. The
+    ``remedy`` is what else to do but lower the weight, should training diverge.
+    """
+
+    name: str
+    weight: float
+    penalty: Callable
+    end: float | None = None
+    remedy: str | None = None
+
+    def weight_at(self, progress):
+        """Return the factor when this share of the steps has been taken."""
+        if self.end is None:
+            return self.weight
+        return self.weight * max(0.0, 1.0 - progress / self.end)
+
+    def is_over(self, progress):
+        """Return whether there is nothing left of the term."""
+        return self.end is not None and progress >= self.end
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What the training loop is asked to do; names and defaults are the estimators'."""
@@ -48,7 +74,7 @@ class Schedule:
     n_importance_samples: int = 1
     adversarial_weight: float = 0.0
     alpha: float = 0.0
-    regularizers: tuple = ()
+    terms: tuple = ()  # of Term
     early_stopping: bool = False
     n_iter_no_change: int = 10
     tol: float = 1e-4
@@ -113,8 +139,7 @@ def train(
     if checkpoint is not None:
         checkpoint.resume(loop)
     try:
-        with limited_threads(model, min(schedule.batch_size, len(rows)), loop.beside.n_threads):
-            complete = loop.run(on_epoch, checkpoint)
+        complete = loop.run(on_epoch, checkpoint)
     except KeyboardInterrupt:
         complete = False
         # A warm start that was interrupted at once goes back to the model that it started from.
@@ -208,12 +233,13 @@ class Loop:
         self.generator, self.validation_rows = generator, validation_rows
         own = [p for p in model.likelihood.parameters() if p.requires_grad]
         apart, self.adversary = list(own), None
-        self.regularizers = schedule.regularizers
+        self.terms = schedule.terms
         if model.posterior.critic is not None:
             self.adversary = Adversary(model)
             apart += self.adversary.optimizer.parameters
-            penalty = "generator_loss", schedule.adversarial_weight, self.adversary.penalty
-            self.regularizers = (*self.regularizers, penalty)
+            penalty = self.adversary.penalty
+            penalty = Term("generator_loss", schedule.adversarial_weight, penalty)
+            self.terms = (*self.terms, penalty)
         rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in apart)]
         self.optimizer = Adam([(rest, 1.0), (own, LIKELIHOOD_PACE)])
         # Of the decoder's last layer W: the factor of |W|^2 / 2 in the loss.
@@ -221,8 +247,8 @@ class Loop:
         self.buffers = user_buffers(model)
         self.has_user_networks = any(isinstance(each, UserNetwork) for each in model.modules())
         self.is_own = all(map(_is_own, model.modules()))
-        self.apart = [each for each in self.regularizers if may_run_beside(each[2])]
-        self.together = [each for each in self.regularizers if not may_run_beside(each[2])]
+        self.apart = [term for term in self.terms if may_run_beside(term.penalty)]
+        self.together = [term for term in self.terms if not may_run_beside(term.penalty)]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
@@ -232,9 +258,9 @@ class Loop:
         self.best_epoch, self.best_bound, self.n_no_change = None, -math.inf, 0
         self.converged = False
         self.model.eval()  # a user's networks draw nothing here
-        for _, _, regularizer in self.regularizers:
-            if hasattr(regularizer, "attach"):
-                regularizer.attach(self.view())
+        for term in self.terms:
+            if hasattr(term.penalty, "attach"):
+                term.penalty.attach(self.view())
         self.last_epoch = self.snapshot()
 
     def has_spare_thread(self):
@@ -280,11 +306,21 @@ class Loop:
         enabled = self.schedule.bfloat16
         return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled, **options)
 
+    def threads(self):
+        """Return a context in which a step uses no more threads than it is worth."""
+        n_spared = self.beside.n_threads if self.current(self.apart) else 0
+        n_rows = min(self.schedule.batch_size, len(self.rows))
+        return limited_threads(self.model, n_rows, n_spared)
+
+    def current(self, terms):
+        """Return those of the terms that are not over."""
+        return [term for term in terms if not term.is_over(self.step / self.n_steps)]
+
     def run(self, on_epoch, checkpoint=None):
         """Train epoch after epoch; return whether to the end, and not until ``on_epoch`` stops."""
         while self.epoch < self.schedule.max_iter and not self.converged:
             try:
-                with self.random_numbers():
+                with self.threads(), self.random_numbers():
                     figures = self.train_epoch()
                     if self.epoch + 1 == self.schedule.max_iter:
                         self.check_last_step()
@@ -293,7 +329,8 @@ class Loop:
                     return True
                 continue
             if self.validation_rows is not None:
-                figures |= self.validate()
+                with self.threads():
+                    figures |= self.validate()
             self.epoch += 1
             self.last_epoch = self.snapshot()
             for name, value in figures.items():
@@ -314,7 +351,7 @@ class Loop:
     def train_epoch(self):
         """One pass over the rows in random order; return the mean of every term."""
         self.model.train()
-        totals = defaultdict(float)
+        totals, seen = defaultdict(float), defaultdict(float)
         for indices in self.rows.order(self.generator).split(self.schedule.batch_size):
             try:
                 figures = self.train_batch(indices)
@@ -322,24 +359,30 @@ class Loop:
                 self.check_weights()
                 raise
             for name, value in figures.items():
-                totals[name] = totals[name] + value * (len(indices) / len(self.rows))
+                share = len(indices) / len(self.rows)
+                totals[name] = totals[name] + value * share
+                seen[name] += share
+        for term in self.terms:
+            if term.end is not None:  # it may have been over before the epoch was
+                totals[term.name] = totals[term.name] / (seen[term.name] or 1.0)
         return {name: _plain(value) for name, value in totals.items()}
 
     def train_batch(self, indices):
+        apart, progress = self.current(self.apart), self.step / self.n_steps
         penalties = [
-            partial(_penalty, name, regularizer.penalty_of_rows, indices)
-            for name, _, regularizer in self.apart
+            partial(_penalty, term.name, term.penalty.penalty_of_rows, indices) for term in apart
         ]
         with self.beside.running(penalties) as results:
             loss, figures, z = self.own_loss(indices)
             self.take_gradients(loss, figures)
-            for (name, weight, regularizer), result in zip(self.apart, results, strict=True):
-                figures[name], gradients = result()
+            for term, result in zip(apart, results, strict=True):
+                weight = term.weight_at(progress)
+                figures[term.name], gradients = result()
                 # Last, behind the term that it is to blame on where it is not finite.
-                figures["loss"] = figures.pop("loss") + weight * figures[name]
+                figures["loss"] = figures.pop("loss") + weight * figures[term.name]
                 _check_finite(figures)
                 self.add_gradients(gradients, weight)
-                regularizer.remember(z, indices)
+                term.penalty.remember(z, indices)
         self.update()
         return figures
 
@@ -350,10 +393,10 @@ class Loop:
             loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
             figures["critic_loss"] = self.adversary.step(z, self.generator, self.learning_rate())
-        for name, weight, regularizer in self.together:
-            penalty = _penalty(name, regularizer, z, indices)
-            figures[name] = penalty.detach()
-            loss = loss + weight * penalty
+        for term in self.current(self.together):
+            penalty = _penalty(term.name, term.penalty, z, indices)
+            figures[term.name] = penalty.detach()
+            loss = loss + term.weight_at(self.step / self.n_steps) * penalty
         figures["loss"] = loss.detach()
         if self.weight_decay > 0.0:
             norm = self.model.decoder.output.weight.detach().norm()
@@ -467,9 +510,10 @@ class Loop:
     def keep_best(self, figures):
         """Keep the weights of the best held-out bound; return whether it has stopped growing."""
         bound = figures[f"validation_{self.schedule.criterion}"]
-        self.n_no_change = (
-            0 if bound > self.best_bound + self.schedule.tol else self.n_no_change + 1
-        )
+        # While a term is on its way out, the bound is not all that is trained for.
+        is_passing = any(term.end is not None for term in self.current(self.terms))
+        has_grown = bound > self.best_bound + self.schedule.tol
+        self.n_no_change = 0 if has_grown or is_passing else self.n_no_change + 1
         if bound > self.best_bound:
             self.best_bound, self.best_epoch = bound, self.last_epoch
         return self.n_no_change >= self.schedule.n_iter_no_change
@@ -477,7 +521,7 @@ class Loop:
     def snapshot(self):
         states = [optimizer.snapshot() for optimizer in self.optimizers()]
         buffers = [buffer.clone() for buffer in self.buffers]
-        remembered = [copy.deepcopy(each.state_dict()) for each in self.regularizers_with_state()]
+        remembered = [copy.deepcopy(each.state_dict()) for each in self.penalties_with_state()]
         return states, self.step, buffers, remembered
 
     def restore(self, snapshot):
@@ -486,8 +530,8 @@ class Loop:
             optimizer.restore(state)
         for buffer, saved in zip(self.buffers, buffers, strict=True):
             buffer.copy_(saved)
-        for regularizer, saved in zip(self.regularizers_with_state(), remembered, strict=True):
-            regularizer.load_state_dict(saved)
+        for penalty, saved in zip(self.penalties_with_state(), remembered, strict=True):
+            penalty.load_state_dict(saved)
 
     def state(self):
         """Return what :meth:`load_state` goes on from, as of the epoch just finished.
@@ -513,9 +557,9 @@ class Loop:
         self.history.update({name: list(values) for name, values in state["history"].items()})
         self.generator.set_state(state["generator"])
 
-    def regularizers_with_state(self):
-        """Return the regularisers that remember something from batch to batch."""
-        return [each for _, _, each in self.regularizers if hasattr(each, "state_dict")]
+    def penalties_with_state(self):
+        """Return the terms' callables that remember something from batch to batch."""
+        return [term.penalty for term in self.terms if hasattr(term.penalty, "state_dict")]
 
     def optimizers(self):
         """Return the optimiser of the model and, where there is one, the critic's."""
@@ -532,8 +576,9 @@ class Loop:
             f"{self.input_range()}; lower learning_rate_init={self.schedule.learning_rate:g} or "
             "rescale X, for example with StandardScaler"
         )
-        for name, weight, _ in self.regularizers:
-            remedy += f", or lower the weight {weight:g} of {name!r}"
+        for each in self.current(self.terms):
+            lower = f"lower the weight {each.weight:g} of {each.name!r}"
+            remedy += f", or {each.remedy or lower}"
         if self.weight_decay > HEAVY_DECAY:
             remedy += f", or lower alpha={self.schedule.alpha:.3g}"
         if self.n_recoveries <= MAX_RECOVERIES:

@@ -113,6 +113,7 @@ class AdversarialAutoencoder(Baseline):
         adversarial_weight=10.0,
         n_critic_steps="auto",
         critic_width=128,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -141,6 +142,7 @@ class AdversarialAutoencoder(Baseline):
         self.adversarial_weight = adversarial_weight
         self.n_critic_steps = n_critic_steps
         self.critic_width = critic_width
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

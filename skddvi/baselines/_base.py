@@ -3,12 +3,13 @@
 import inspect
 import re
 
-from .._base import STRUCTURE, BaseDDVAE
+from .._base import STRUCTURE
 from ..transformer import DDVAETransformer
 
 # Parameters that every baseline has, in the order of its signature.
 MODEL = ("n_components", "prior", "likelihood")
 TRAINING = (
+    "init",
     "regularizer",
     "hidden_layer_sizes",
     "activation",
@@ -33,6 +34,7 @@ TRAINING = (
 ATTRIBUTES = ("prior_", "likelihood_", "n_features_in_", "feature_names_in_")
 # What is said of the terms in history_ that all have.
 HISTORY = """\
+- "start", the term of ``init``, before its weight, where there is one, and 0 when over;
 - "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
 - "loss", as ``loss_curve_``, and the name of each regulariser, before its weight;
 - ``"validation_"`` and "kl_per_dimension" and each name of the first group, where there are
@@ -55,7 +57,7 @@ class Baseline(DDVAETransformer):
 def constraints(*names, **own):
     """Return the constraints of the parameters that all share, of ``names``, and of its own."""
     shared = (*MODEL, *names, *TRAINING)
-    return {name: BaseDDVAE._parameter_constraints[name] for name in shared} | own
+    return {name: DDVAETransformer._parameter_constraints[name] for name in shared} | own
 
 
 def structure(*own):

@@ -86,6 +86,7 @@ class InverseAutoregressiveFlowVAE(Baseline):
         flow_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -114,6 +115,7 @@ class InverseAutoregressiveFlowVAE(Baseline):
         self.flow_width = flow_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -79,6 +79,7 @@ class HierarchicalVAE(Baseline):
         auxiliary_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -106,6 +107,7 @@ class HierarchicalVAE(Baseline):
         self.auxiliary_width = auxiliary_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -87,6 +87,7 @@ class UnconditionalLatentDiffusion(Baseline):
         denoiser_width=128,
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -117,6 +118,7 @@ class UnconditionalLatentDiffusion(Baseline):
         self.denoiser_width = denoiser_width
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

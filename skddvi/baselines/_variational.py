@@ -67,6 +67,7 @@ class GaussianVAE(Baseline):
         likelihood="gaussian",
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -93,6 +94,7 @@ class GaussianVAE(Baseline):
         self.likelihood = likelihood
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -189,6 +191,7 @@ class IWAE(Baseline):
         n_importance_samples=5,
         kl_weight="auto",
         kl_warmup=0.4,
+        init="auto",
         regularizer=None,
         hidden_layer_sizes="auto",
         activation="silu",
@@ -216,6 +219,7 @@ class IWAE(Baseline):
         self.n_importance_samples = n_importance_samples
         self.kl_weight = kl_weight
         self.kl_warmup = kl_warmup
+        self.init = init
         self.regularizer = regularizer
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation

@@ -220,9 +220,10 @@ def _log_similarity(places, others):
     return -torch.log1p(squares / REACH**2)
 
 
-def _chunks(view, function):
-    """Yield the values of a function of all rows, some rows at a time."""
-    for indices in torch.arange(view.n_rows).split(CHUNK_ROWS):
+def _chunks(view, function, rows=None):
+    """Yield the values of a function of rows, all by default, some rows at a time."""
+    rows = torch.arange(view.n_rows) if rows is None else rows
+    for indices in rows.split(CHUNK_ROWS):
         yield function(view.rows(indices))
 
 
@@ -240,7 +241,7 @@ def _principal_features(view, rng):
     one = view.rows(torch.zeros(1, dtype=torch.int64))
     n_some = max(2 * N_PRINCIPAL, min(N_PCA_ROWS, N_PCA_ENTRIES // one.shape[1]))
     some = torch.from_numpy(rng.permutation(view.n_rows)[:n_some])
-    some = view.features(view.rows(some)).cpu().numpy()
+    some = torch.cat(list(_chunks(view, view.features, some))).cpu().numpy()
     # A power of two, by which division is exact.
     unit = np.exp2(np.floor(np.log2(max(np.abs(some).max(), np.finfo(np.float32).tiny))))
     pca = fitted_pca(some / unit, N_PRINCIPAL)

@@ -63,6 +63,7 @@ BAD = [
     ("kl_weight", np.nan),
     ("kl_weight", "banana"),
     ("kl_warmup", 1.5),
+    ("init", "pca"),
     ("regularizer", "banana"),
     ("hidden_layer_sizes", "banana"),
     ("hidden_layer_sizes", 0),
