@@ -99,6 +99,22 @@ def aligned(Z, target):
     return Z @ orthogonal_procrustes(Z, target - target.mean(0))[0].astype(Z.dtype)
 
 
+def transported(Z, target, rng, n_rounds=60):
+    """Return Z (n, d) moved so that it is spread as a target (n, d) is, by short ways.
+
+    Iterative distribution transfer [2]_: along each axis of a random
+    orthonormal basis the points' coordinates go half-way to those of the target with their ranks.
+    All the way, a round would undo more of what the ones before had brought together.
+    """
+    for _ in range(n_rounds):
+        basis = np.linalg.qr(rng.normal(size=(Z.shape[1], Z.shape[1])))[0]
+        along = Z @ basis
+        goal = np.empty_like(along)
+        np.put_along_axis(goal, along.argsort(axis=0), np.sort(target @ basis, axis=0), axis=0)
+        Z = Z + 0.5 * (goal - along) @ basis.T
+    return Z
+
+
 def smoothed(graph, Z, n_rounds):
     """Return Z (n, d) after rounds in which each row moves half-way to the mean of its neighbours.
 

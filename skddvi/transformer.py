@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseDDVAE, _positive_integer, _seed, all_or_nothing
+from .priors import NormalPrior
 from .regularizers import NeighborhoodPreservation
 from .regularizers._start import NeighborStart
 
@@ -62,13 +63,14 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Share of the gradient steps, from 0 to 1, during which the factors ``kl_weight`` and
         ``sleep_weight``, where there is one, rise linearly from 0.
     init : {"auto", "neighbors", "random"}, default="auto"
-        What training starts from. "neighbors": a layout of the graph of nearest neighbours, in
-        which a new model's encoder learns over the first 15 % of the steps to place rows; the term
-        is that of :class:`skddvi.regularizers.NeighborhoodPreservation`, over at most 10,000 rows,
-        fewer where they are wide and in a store, with a weight that falls to 0. After that the
-        objective is all there is, but it is spared to untangle rows that have found their places at
-        random; early stopping waits for it. "random": random weights alone. "auto" is "neighbors"
-        where there are 500 rows for it, unless that regulariser is given.
+        What training starts from. "neighbors": a layout of the graph of nearest neighbours; for a
+        prior that is not normal it is moved by short ways to where that has its mass. There a
+        new model's encoder learns to place rows over the first 15 % of the steps; the term is that
+        of :class:`skddvi.regularizers.NeighborhoodPreservation`, over at most 10,000 rows, fewer
+        where they are wide and in a store, with a weight that falls to 0. After that the objective
+        is all there is, but it is spared to untangle rows that have found their places at random;
+        early stopping waits for it. "random": random weights alone. "auto" is "neighbors" where
+        there are 500 rows for it, unless that regulariser is given.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
@@ -324,7 +326,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.verbose = verbose
 
     def _fit_new(self, task, likelihood, seed):
-        schedule, start = task.schedule, NeighborStart().fit(task.X)
+        has_shape = type(self._make_prior()) is not NormalPrior
+        schedule, start = task.schedule, NeighborStart().fit(task.X, has_shape)
         starts = self.init == "neighbors"
         if self.init == "auto":
             penalties = (term.penalty for term in schedule.terms)

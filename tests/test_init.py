@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.manifold import trustworthiness
 from test_regularizers import unseen, view_of
 from test_stored import Store
 
@@ -13,7 +14,9 @@ from skddvi import DDVAETransformer, baselines
 from skddvi._engine.rows import Rows
 from skddvi._engine.stored import StoredRows
 from skddvi._engine.trainer import Loop, Schedule, Term, TrainingView, train
-from skddvi.metrics import knn_accuracy
+from skddvi._neighbors import transported
+from skddvi.metrics import knn_accuracy, latent_nll
+from skddvi.priors import NormalPrior, PinwheelPrior, SquarePrior, SwissRollPrior
 from skddvi.regularizers import NeighborhoodPreservation, _start
 from skddvi.regularizers._start import START_SHARE, NeighborStart
 from skddvi.transformer import AUTO_INIT_ROWS
@@ -26,6 +29,7 @@ SMALL = {
     "random_state": 0,
 }
 rng = np.random.default_rng(0)
+PRIOR = SwissRollPrior()
 X = rng.normal(size=(AUTO_INIT_ROWS, 6)) + 4.0 * rng.integers(3, size=(AUTO_INIT_ROWS, 1))
 
 
@@ -87,7 +91,7 @@ def test_a_warm_start_goes_on_from_the_model():
 def view_with(n_rows=40, **parts):
     """Return a view of rows that are their own features and, but for masking, their own latents."""
     parts = vars(view_of(lambda x: x, n_rows)) | parts
-    return TrainingView(**parts, sample_prior=None)
+    return TrainingView(**{"sample_prior": PRIOR.sample} | parts)
 
 
 def start_on(view, n_sampled, monkeypatch):
@@ -126,6 +130,52 @@ def test_places_of_the_sample_are_remembered(monkeypatch):
     start.remember(torch.full((2, 2), 50.0), torch.stack([others[0], sample[3]]))
     moved = (start._memory != before).any(1)
     assert moved.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("prior", [PinwheelPrior(), SquarePrior()])
+def test_points_are_transported_to_the_prior_and_groups_stay_together(prior):
+    rng = np.random.default_rng(0)
+    group = rng.integers(10, size=1000)
+    Z = rng.normal(size=(10, 2))[group] + 0.1 * rng.normal(size=(1000, 2))
+    generator = torch.Generator().manual_seed(0)
+    target, others, draws = prior.sample(3000, generator).numpy().reshape(3, 1000, 2)
+    moved = transported(Z, target, np.random.default_rng(1))
+    missing, before = (latent_nll(each, draws) - latent_nll(others, draws) for each in (moved, Z))
+    assert missing < 0.05 * before
+    assert trustworthiness(Z, moved, n_neighbors=20) > 0.95
+    assert knn_accuracy(moved[:500], group[:500], moved[500:], group[500:]) > 0.85
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_points_are_transported_in_any_dimension(d):
+    rng = np.random.default_rng(0)
+    Z, target = rng.uniform(size=(500, d)), 5.0 + rng.standard_gamma(2.0, size=(500, d))
+    moved = transported(Z, target, rng)
+    for axis in (*np.eye(d), rng.normal(size=d)):
+        quantiles = [
+            np.quantile(each @ axis, (0.05, 0.25, 0.5, 0.75, 0.95)) for each in (moved, target)
+        ]
+        np.testing.assert_allclose(*quantiles, atol=0.15 * (target @ axis).std())
+
+
+def test_places_start_where_the_prior_has_its_mass(monkeypatch):
+    many = PRIOR.sample(10000, torch.Generator().manual_seed(4))
+    view = view_with(n_rows=300, loc=many.mean(0), scale=many.std(0))
+    start = start_on(view, 300, monkeypatch)
+    places = (start._memory * view.scale + view.loc).numpy()
+    draws = PRIOR.sample(1000, torch.Generator().manual_seed(5)).numpy()
+    of_draws = latent_nll(PRIOR.sample(300, torch.Generator().manual_seed(6)).numpy(), draws)
+    assert latent_nll(places, draws) < of_draws + 0.1
+
+
+def test_the_normal_prior_leaves_the_layout_as_it_is(monkeypatch):
+    moved = []
+    monkeypatch.setattr(_start, "transported", lambda Z, *args: moved.append(len(Z)) or Z)
+    for prior in ("normal", NormalPrior(2)):
+        embedding(prior=prior, max_iter=1)
+    assert not moved
+    embedding(prior="square", max_iter=1)
+    assert moved == [len(X)]
 
 
 def test_rows_in_a_store_are_read_once_for_the_start(monkeypatch):

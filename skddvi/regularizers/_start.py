@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from .._engine.stored import StoredRows
 from .._engine.trainer import CHUNK_ROWS, Term
+from .._neighbors import transported
 from ._neighborhood import FEATURES_A_NAT, LARGEST_WEIGHT, NeighborhoodPreservation
 
 # Over this share of the steps the weight falls to zero.
@@ -23,9 +25,13 @@ class NeighborStart(NeighborhoodPreservation):
 
     name = "start"
 
-    def fit(self, X):
-        """Settle the weight and the size of the sample; X is an array, matrix or store."""
+    def fit(self, X, has_shape=True):
+        """Settle the weight and the size of the sample; X is an array, matrix or store.
+
+        ``has_shape`` is whether the prior has a shape that the layout is to take.
+        """
         n_rows, n_features = X.shape
+        self._has_shape = has_shape
         self._is_stored = isinstance(X, StoredRows)
         self.n_sampled_ = min(n_rows, N_START_ROWS)
         if self._is_stored:
@@ -51,6 +57,21 @@ class NeighborStart(NeighborhoodPreservation):
         self._position = torch.full((view.n_rows,), -1)
         self._position[sample] = torch.arange(len(sample))
         super().attach(dataclasses.replace(view, n_rows=len(sample), rows=rows))
+        if self._has_shape:
+            self._memory = self._shaped(self._memory)
+
+    def _shaped(self, places):
+        """Return places (n, d) of the layout moved to where the prior's mass is.
+
+        Groups keep their places among the others. Else rows would find their arms, their turns of
+        a roll, as from random weights.
+        """
+        view, n_rows = self._view, len(places)
+        generator = torch.Generator(view.loc.device).manual_seed(view.seed)
+        draws = self._standardised(view.sample_prior(n_rows, generator))
+        rng = np.random.default_rng(0)
+        moved = transported(places.double().cpu().numpy(), draws.double().cpu().numpy(), rng)
+        return torch.from_numpy(moved).to(places)
 
     def penalty_of_rows(self, rows):
         """Return the penalty of as many rows of the sample, a scalar tensor in nats."""
