@@ -13,12 +13,14 @@ import argparse
 import importlib
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from _harness import format_table
 
 HERE = Path(__file__).parent
 RESULTS, TABLES = HERE / "results", HERE.parent / "doc" / "tables"
+LINE_WIDTH = 165  # of what fits the page
 
 
 def table(path):
@@ -34,13 +36,17 @@ def table(path):
     loads = sorted(entry["load_average"] for entry in entries)
     threads = sorted({str(entry["omp_num_threads"]) for entry in entries})
     settings = ", ".join(
-        f"{name}={value}" for name, value in record["settings"].items() if name != "data"
+        f"{name}={value}"
+        for name, value in record["settings"].items()
+        if name != "data" and value not in (None, {})
     )
+    several = len({entry["seed"] for entry in entries}) > 1
+    shown = "mean ± standard deviation over seeds" if several else "one seed"
     return "\n".join(
         [
             format_table(record, columns),
             "",
-            f"mean ± standard deviation over seeds; {settings}",
+            textwrap.fill(f"{shown}; {settings}" if settings else shown, LINE_WIDTH),
             f"{record['machine']['machine']}, {record['machine']['cpu_count']} cores, "
             f"OMP_NUM_THREADS={' and '.join(threads)}, load average {loads[0]:.1f} to "
             f"{loads[-1]:.1f} when cells began, {', '.join(dates)}",

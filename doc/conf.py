@@ -51,6 +51,7 @@ html_css_files = ["wide_tables.css"]
 # Pages without pages below them, whose navigation would be an empty column.
 html_sidebars = {"*": []}
 html_show_sourcelink = False
+toc_object_entries_show_parents = "hide"  # the column is narrow
 html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],

@@ -41,7 +41,8 @@ def few_labels(y, seed, n_each=5):
 # %%
 # Three draws of the fifty labels, because which rows have one matters a great deal. With as few
 # labels as these there is none left to tune anything by: apart from the likelihood, a smaller
-# network and the kernel of ``LabelSpreading``, everything has its default.
+# network in fewer epochs and the kernel of ``LabelSpreading``, everything has its default (that
+# ``LogisticRegression`` may take more steps only lets it converge).
 
 accuracy = {"LogisticRegression": [], "LabelSpreading": [], "DDVAEClassifier": []}
 for seed in range(3):

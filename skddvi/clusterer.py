@@ -229,7 +229,7 @@ class DDVAEClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
           pretraining;
         - "weight_penalty", the penalty of ``alpha`` on the decoder, where there is one;
         - "loss", as ``loss_curve_``;
-        - ``"validation_"`` and each name of the first three groups, where there are held-out rows.
+        - ``"validation_"`` and each name of the first four groups, where there are held-out rows.
     prior_ : skddvi.mixture_prior.MixturePrior
         The learned mixture.
     likelihood_ : Likelihood

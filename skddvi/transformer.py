@@ -211,7 +211,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     the former, so that ``GridSearchCV`` can search without labels. Bounds compare between models of
     the same likelihood and the same preprocessing.
 
-    The networks are trained in single precision. The rows may be a sparse matrix; it is made dense
+    The networks are trained in single precision, or where it pays in mixed, see ``precision``. The
+    rows may be a sparse matrix; it is made dense
     one batch at a time. No training rows are kept in the fitted model.
 
     References

@@ -43,8 +43,8 @@ MEMORY = 0.9
 class NeighborhoodPreservation(RowPenalty, RememberingRegularizer):
     r"""Keep rows that are neighbours in the input neighbours in the latent space.
 
-    What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and keeps
-    the bound, the posterior and the inverse.
+    What one wants of a picture: with it an embedding tells groups apart as UMAP's does, and still
+    has a bound, a posterior and an inverse.
 
     The neighbours j of a row i, the ends of its ``n_neighbors`` strongest edges, have the weights
     :math:`w_{ij}` of UMAP's graph [1]_, made to add up to one. With similarities
