@@ -72,9 +72,9 @@ def equations():
     found = []
     for block in blocks:
         label = block.split("\n", 1)[0]
-        # The first paragraph behind the formula's lines.
-        after = re.search(r"^(?=\S)(?:.+\n)+", block.split("\n", 1)[1], re.M).group(0)
-        found.append((label, re.findall(r":coded:`([\w.]+)`", after)))
+        # In one of two paragraphs behind the formula: the sentence may have to end first.
+        after = re.findall(r"^(?=\S)(?:.+\n)+", block.split("\n", 1)[1], re.M)[:2]
+        found.append((label, re.findall(r":coded:`([\w.]+)`", "".join(after))))
     return found
 
 
