@@ -7,6 +7,8 @@ References
 ----------
 .. [1] McInnes, L., Healy, J., and Melville, J. (2018). UMAP: uniform manifold approximation and
    projection for dimension reduction. arXiv:1802.03426.
+.. [2] Pitié, F., Kokaram, A. C., and Dahyot, R. (2007). Automated colour grading using colour
+   distribution transfer. Computer Vision and Image Understanding 107:123-137.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -102,9 +104,9 @@ def aligned(Z, target):
 def transported(Z, target, rng, n_rounds=60):
     """Return Z (n, d) moved so that it is spread as a target (n, d) is, by short ways.
 
-    Iterative distribution transfer [2]_: along each axis of a random
-    orthonormal basis the points' coordinates go half-way to those of the target with their ranks.
-    All the way, a round would undo more of what the ones before had brought together.
+    Iterative distribution transfer [2]_: along each axis of a random orthonormal basis the points'
+    coordinates go to those of the target with their ranks. Here they go half-way in a round, which
+    makes the ways shorter.
     """
     for _ in range(n_rounds):
         basis = np.linalg.qr(rng.normal(size=(Z.shape[1], Z.shape[1])))[0]

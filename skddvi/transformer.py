@@ -327,14 +327,14 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.verbose = verbose
 
     def _fit_new(self, task, likelihood, seed):
-        has_shape = type(self._make_prior()) is not NormalPrior
-        schedule, start = task.schedule, NeighborStart().fit(task.X, has_shape)
+        schedule, start = task.schedule, NeighborStart().fit(task.X)
         starts = self.init == "neighbors"
         if self.init == "auto":
             penalties = (term.penalty for term in schedule.terms)
             has_layout = any(isinstance(each, NeighborhoodPreservation) for each in penalties)
             starts = start.n_sampled_ >= AUTO_INIT_ROWS and not has_layout
         if starts:
+            start.has_shape_ = type(self._make_prior()) is not NormalPrior
             schedule = dataclasses.replace(schedule, terms=(*schedule.terms, start.term()))
         return super()._fit_new(task._replace(schedule=schedule), likelihood, seed)
 

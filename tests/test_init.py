@@ -161,13 +161,33 @@ def test_points_are_transported_in_any_dimension(d):
 
 
 def test_places_start_where_the_prior_has_its_mass(monkeypatch):
-    many = PRIOR.sample(10000, torch.Generator().manual_seed(4))
-    view = view_with(n_rows=300, loc=many.mean(0), scale=many.std(0))
+    loc, scale = torch.tensor([5.0, -20.0]), torch.tensor([3.0, 0.5])
+
+    def sample(n, generator):
+        return loc + scale * PRIOR.sample(n, generator)
+
+    many = sample(10000, torch.Generator().manual_seed(4))
+    view = view_with(n_rows=300, loc=many.mean(0), scale=many.std(0), sample_prior=sample)
+    given = []
+
+    def recording(Z, *args):
+        given.append(Z)
+        return transported(Z, *args)
+
+    monkeypatch.setattr(_start, "transported", recording)
     start = start_on(view, 300, monkeypatch)
-    places = (start._memory * view.scale + view.loc).numpy()
-    draws = PRIOR.sample(1000, torch.Generator().manual_seed(5)).numpy()
-    of_draws = latent_nll(PRIOR.sample(300, torch.Generator().manual_seed(6)).numpy(), draws)
-    assert latent_nll(places, draws) < of_draws + 0.1
+    draws = ((sample(1300, torch.Generator().manual_seed(5)) - view.loc) / view.scale).numpy()
+    places = start._memory.numpy()
+    assert latent_nll(places, draws[300:]) < latent_nll(draws[:300], draws[300:]) + 0.1
+    # By short ways from the layout, whose points are rows', in their order.
+    squares = cdist(given[0], places, "sqeuclidean")
+    shortest = squares[linear_sum_assignment(squares)].mean()
+    assert np.diag(squares).mean() < 1.2 * shortest
+    plain = NeighborStart(n_neighbors=5).fit(np.zeros((300, 2)))
+    plain.has_shape_ = False
+    plain.attach(view)
+    np.testing.assert_allclose(given[0], plain._memory.numpy(), rtol=1e-6)
+    assert np.array_equal(start_on(view, 300, monkeypatch)._memory.numpy(), places)
 
 
 def test_the_normal_prior_leaves_the_layout_as_it_is(monkeypatch):
@@ -204,10 +224,10 @@ def test_auto_looks_at_how_much_of_a_store_may_be_kept(n_entries, starts, monkey
     assert ("start" in model.history_) == starts
 
 
-@pytest.mark.parametrize("n_epochs", [1, 4])
-def test_a_fit_goes_on_in_the_start_and_after_it(n_epochs, tmp_path):
-    params = SMALL | {"max_iter": 20, "checkpoint": str(tmp_path / "fit")}
-    expected = embedding(max_iter=20)
+@pytest.mark.parametrize(("n_epochs", "prior"), [(1, "normal"), (1, "pinwheel"), (4, "normal")])
+def test_a_fit_goes_on_in_the_start_and_after_it(n_epochs, prior, tmp_path):
+    params = SMALL | {"max_iter": 20, "prior": prior, "checkpoint": str(tmp_path / "fit")}
+    expected = embedding(max_iter=20, prior=prior)
     n_left = n_epochs * math.ceil(len(X) / 64) + 1
 
     def stopping(*args):

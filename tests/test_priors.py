@@ -473,6 +473,13 @@ def test_denoising_does_not_mind_how_far_the_samples_lie():
     assert far_left.numpy() == pytest.approx(left.numpy(), rel=1e-2)
 
 
+def test_draws_of_a_user_prior_have_no_gradient():
+    points = torch.zeros(5, 2, requires_grad=True)
+    prior = TwoLaplaces()
+    prior.sample = lambda n, generator: points[:n]
+    assert not UserPrior(prior).sample(5, seeded()).requires_grad
+
+
 def test_a_prior_without_a_closed_form_says_so():
     y, variance = noised(NormalPrior(2), 3)
     assert UserPrior(TwoLaplaces()).denoise(y, variance) is None

@@ -35,7 +35,7 @@ class UserPrior(Prior):
     ...     n_components = 2
     ...
     ...     def sample(self, n, generator):
-    ...         u = torch.rand(2, n, 2, generator=generator)
+    ...         u = torch.rand(2, n, 2, generator=generator, device=generator.device)
     ...         return u[0].log() - u[1].log()
     ...
     ...     def log_prob(self, z):
@@ -97,7 +97,8 @@ class UserPrior(Prior):
             z = self.prior.sample(n_samples, generator, part)
         else:
             z = self.prior.sample(n_samples, generator)
-        z = torch.as_tensor(z) if hasattr(z, "__len__") else torch.empty(0)
+        # Nothing is learned by way of draws.
+        z = torch.as_tensor(z).detach() if hasattr(z, "__len__") else torch.empty(0)
         if z.shape != (n_samples, self.n_components):
             raise ValueError(
                 f"the samples of prior={type(self.prior).__name__} must have shape "

@@ -25,13 +25,12 @@ class NeighborStart(NeighborhoodPreservation):
 
     name = "start"
 
-    def fit(self, X, has_shape=True):
-        """Settle the weight and the size of the sample; X is an array, matrix or store.
+    # Whether the prior has a shape that the layout is to take.
+    has_shape_ = True
 
-        ``has_shape`` is whether the prior has a shape that the layout is to take.
-        """
+    def fit(self, X):
+        """Settle the weight and the size of the sample; X is an array, matrix or store."""
         n_rows, n_features = X.shape
-        self._has_shape = has_shape
         self._is_stored = isinstance(X, StoredRows)
         self.n_sampled_ = min(n_rows, N_START_ROWS)
         if self._is_stored:
@@ -57,14 +56,14 @@ class NeighborStart(NeighborhoodPreservation):
         self._position = torch.full((view.n_rows,), -1)
         self._position[sample] = torch.arange(len(sample))
         super().attach(dataclasses.replace(view, n_rows=len(sample), rows=rows))
-        if self._has_shape:
+        if self.has_shape_:
             self._memory = self._shaped(self._memory)
 
     def _shaped(self, places):
         """Return places (n, d) of the layout moved to where the prior's mass is.
 
-        Groups keep their places among the others. Else rows would find their arms, their turns of
-        a roll, as from random weights.
+        Groups roughly keep their places among the others. Else rows would find their arms, their
+        turns of a roll, as from random weights.
         """
         view, n_rows = self._view, len(places)
         generator = torch.Generator(view.loc.device).manual_seed(view.seed)
