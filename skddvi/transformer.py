@@ -12,7 +12,7 @@ from .regularizers import NeighborhoodPreservation
 from .regularizers._start import NeighborStart
 
 # With init="auto": from so many rows on training starts from a layout of their neighbourhoods.
-AUTO_INIT_ROWS = 500
+AUTO_INIT_ROWS = 200
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -70,7 +70,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         where they are wide and in a store, with a weight that falls to 0. After that the objective
         is all there is, but it is spared to untangle rows that have found their places at random;
         early stopping waits for it. "random": random weights alone. "auto" is "neighbors" where
-        there are 500 rows for it, unless that regulariser is given.
+        there are 200 rows for it, unless that regulariser is given.
     regularizer : callable or list of callables, default=None
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
