@@ -437,9 +437,9 @@ def test_it_learns_and_records_its_terms(estimator, capsys):
     X, X_val = three_groups(300), three_groups(100, seed=1)
     model = estimator(**SMALL | {"max_iter": 30, "verbose": 1}).fit(X, X_val=X_val)
     training = {name for name in model.history_ if not name.startswith("validation_")}
-    shared = {"reconstruction", "log_prior", "weight_penalty", "loss"}
+    shared = {"reconstruction", "log_prior", "weight_penalty", "loss", "start"}
     assert training == HISTORY[estimator] | shared
-    of_training_only = {"sleep", "weight_penalty", "loss", "critic_loss", "generator_loss"}
+    of_training_only = {"sleep", "weight_penalty", "loss", "critic_loss", "generator_loss", "start"}
     validation = {f"validation_{name}" for name in training - of_training_only}
     assert set(model.history_) == training | validation
     criterion = {

@@ -116,6 +116,10 @@ def test_a_sample_stands_for_many_rows(monkeypatch):
     start(torch.zeros(25, 2), torch.arange(15, 40))
     (crossed,) = seen
     assert crossed.shape == (25, 2)
+    seen.clear()
+    monkeypatch.setattr(_start, "N_STEP_ROWS", 20)
+    start(torch.zeros(25, 2), torch.arange(15, 40))
+    assert seen[0].shape == (20, 2)
     values = {value for row in sample for value in row}
     assert {value for row in crossed.tolist() for value in row} <= values
 

@@ -244,7 +244,9 @@ def _principal_features(view, rng):
     some = torch.cat(list(_chunks(view, view.features, some))).cpu().numpy()
     # A power of two, by which division is exact.
     unit = np.exp2(np.floor(np.log2(max(np.abs(some).max(), np.finfo(np.float32).tiny))))
-    pca = fitted_pca(some / unit, N_PRINCIPAL)
+    some /= unit  # these are copies
+    pca = fitted_pca(some, N_PRINCIPAL, copy=False)
+    del some
     with config_context(array_api_dispatch=False):
         parts = _chunks(view, view.features)
         return np.concatenate([pca.transform(part.cpu().numpy() / unit) for part in parts])

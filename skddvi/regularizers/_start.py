@@ -14,13 +14,15 @@ from ._neighborhood import FEATURES_A_NAT, LARGEST_WEIGHT, NeighborhoodPreservat
 START_SHARE = 0.15
 # Rows, at most, whose neighbours are looked for, and entries of them that are kept of a store.
 N_START_ROWS, N_START_ENTRIES = 10_000, 2**24
+# Rows, at most, that a step looks at: a large batch needs no more, and each has many strangers.
+N_STEP_ROWS = 512
 
 
 class NeighborStart(NeighborhoodPreservation):
     """The penalty of `NeighborhoodPreservation` for a start, over a sample of the rows.
 
-    Whatever the batch, it looks at as many rows of the sample, and remembers those of the batch
-    that are in it.
+    Whatever the batch, it looks at as many rows of the sample, at most 512, and remembers those of
+    the batch that are in it.
     """
 
     name = "start"
@@ -73,9 +75,10 @@ class NeighborStart(NeighborhoodPreservation):
         return torch.from_numpy(moved).to(places)
 
     def penalty_of_rows(self, rows):
-        """Return the penalty of as many rows of the sample, a scalar tensor in nats."""
+        """Return the penalty of as many rows of the sample, or fewer, a scalar tensor in nats."""
         n_sampled, draw = self._view.n_rows, {"generator": self._generator}
-        return super().penalty_of_rows(torch.randint(n_sampled, (len(rows),), **draw))
+        n_rows = min(len(rows), N_STEP_ROWS)
+        return super().penalty_of_rows(torch.randint(n_sampled, (n_rows,), **draw))
 
     def remember(self, z, rows):
         """Take note of the latents z (m, d) of rows, where they are in the sample."""
