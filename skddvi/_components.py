@@ -52,13 +52,10 @@ def output_variance(inputs, slope):
     return max(SMALLEST_MEAN_VARIANCE, float(np.minimum(variance, LARGEST_VARIANCE).mean()))
 
 
-def fitted_pca(rows, n_components, copy=True):
-    """Return scikit-learn's PCA of rows (n, p), with fewer components where there are fewer.
-
-    Without a ``copy`` the rows may be changed.
-    """
+def fitted_pca(rows, n_components):
+    """Return scikit-learn's PCA of rows (n, p), with fewer components where there are fewer."""
     from sklearn.decomposition import PCA  # late, for the sake of the import of skddvi
 
     # Rows that are all equal have no shares of variance, which are not asked for.
     with config_context(array_api_dispatch=False), np.errstate(invalid="ignore"):
-        return PCA(min(n_components, *rows.shape), copy=copy, random_state=0).fit(rows)
+        return PCA(min(n_components, *rows.shape), random_state=0).fit(rows)

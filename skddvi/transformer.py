@@ -212,8 +212,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     the same likelihood and the same preprocessing.
 
     The networks are trained in single precision, or where it pays in mixed, see ``precision``. The
-    rows may be a sparse matrix; it is made dense
-    one batch at a time. No training rows are kept in the fitted model.
+    rows may be a sparse matrix; it is made dense one batch at a time. No training rows are kept in
+    the fitted model.
 
     References
     ----------

@@ -244,8 +244,8 @@ def _principal_features(view, rng):
     some = torch.cat(list(_chunks(view, view.features, some))).cpu().numpy()
     # A power of two, by which division is exact.
     unit = np.exp2(np.floor(np.log2(max(np.abs(some).max(), np.finfo(np.float32).tiny))))
-    some /= unit  # these are copies
-    pca = fitted_pca(some, N_PRINCIPAL, copy=False)
+    some /= unit  # in place: these are copies, and may be most of the memory
+    pca = fitted_pca(some, N_PRINCIPAL)
     del some
     with config_context(array_api_dispatch=False):
         parts = _chunks(view, view.features)
