@@ -327,5 +327,6 @@ def test_defaults_describe_new_rows_better_where_rows_are_few():
     plain = {"alpha": 0.0, "n_input_components": None}
     params = {"likelihood": "binomial", "hidden_layer_sizes": (128, 128), "max_iter": 60}
     default, without = (small(**params | given).fit(rows) for given in ({}, plain))
-    assert default.score(new) > without.score(new) + 3.0
+    # 4.0 nats with a standard deviation of 1.1 over seeds, which differ from machine to machine.
+    assert default.score(new) > without.score(new) + 1.0
     assert default.score(rows) < without.score(rows)
