@@ -119,12 +119,13 @@ def main(argv=None):
     known = parser.parse_known_args(argv)[0]
     n_labels = known.labels or N_LABELS[known.task]
     args = parse(parser, f"few_labels_{known.task}_{n_labels}", argv)
+    images = args.task == "mnist"  # of the people all are used, those without a label to test
     settings = {
         "task": args.task,
         "data": args.data,
         "n_labels": n_labels,
-        "n_train": args.n_train or (1000 if args.quick else 60_000),
-        "n_test": 500 if args.quick else 10_000,
+        "n_train": args.n_train or (1000 if args.quick else 60_000) if images else None,
+        "n_test": (500 if args.quick else 10_000) if images else None,
         "ddvae": {} if args.max_iter is None else {"max_iter": args.max_iter},
     }
     curve = [f"ddvae:{int(n)}" for n in args.curve.split(",") if n and "ddvae" in args.methods]
