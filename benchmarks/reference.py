@@ -24,8 +24,8 @@ from skddvi.regularizers import PriorCoverage
 
 PRIOR = "pinwheel"
 METHODS = {
-    "bfloat16": {"precision": "auto"},
-    "float32": {"precision": "float32"},
+    "bfloat16": {"precision": "auto", "regularizer": None},
+    "float32": {"precision": "float32", "regularizer": None},
     "coverage": {"precision": "auto", "regularizer": PriorCoverage()},
 }
 COLUMNS = {

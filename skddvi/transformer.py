@@ -8,11 +8,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseDDVAE, _positive_integer, _seed, all_or_nothing
 from .priors import NormalPrior
-from .regularizers import NeighborhoodPreservation
+from .regularizers import NeighborhoodPreservation, PriorCoverage
 from .regularizers._start import NeighborStart
 
 # With init="auto": from so many rows on training starts from a layout of their neighbourhoods.
 AUTO_INIT_ROWS = 200
+# With regularizer="auto": what covers a prior that has a shape takes so many rows, and no more
+# dimensions than a kernel density is telling in.
+AUTO_COVERAGE_ROWS, AUTO_COVERAGE_DIMENSIONS = 5000, 3
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -71,11 +74,14 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         is all there is, but it is spared to untangle rows that have found their places at random;
         early stopping waits for it. "random": random weights alone. "auto" is "neighbors" where
         there are 200 rows for it, unless that regulariser is given.
-    regularizer : callable or list of callables, default=None
+    regularizer : "auto", callable, list of callables or None, default="auto"
         Terms on the latents beside the bound, such as
         :class:`skddvi.regularizers.NeighborhoodPreservation`: ``regularizer(z, rows)`` of a batch's
         latents and its row indices. Attributes ``weight`` (1 where there is none) and ``name`` are
-        its factor in the loss and its key in ``history_``.
+        its factor in the loss and its key in ``history_``. "auto" is
+        :class:`skddvi.regularizers.PriorCoverage`, so that rows fill the shape that was asked for,
+        under a ``prior`` that is not normal, in at most 3 dimensions, of 5,000 rows or more, if
+        ``n_diffusion_steps > 0``; else None.
     hidden_layer_sizes : int, array-like of int, or "auto", default="auto"
         Widths of the encoder's hidden layers; the decoder has them in reverse order. Empty for a
         linear encoder and decoder. "auto" is two layers of 256 for up to 1,000 training rows and
@@ -256,6 +262,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     _parameter_constraints: dict = {  # noqa: RUF012
         **BaseDDVAE._parameter_constraints,
         "init": [StrOptions({"auto", "neighbors", "random"})],
+        "regularizer": [StrOptions({"auto"}), *BaseDDVAE._parameter_constraints["regularizer"]],
     }
     _auto_small_batch = 128
 
@@ -272,7 +279,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         kl_weight="auto",
         kl_warmup=0.4,
         init="auto",
-        regularizer=None,
+        regularizer="auto",
         hidden_layer_sizes="auto",
         denoiser_width=128,
         activation="silu",
@@ -326,6 +333,21 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.random_state = random_state
         self.verbose = verbose
 
+    def _regularizer(self, X):
+        if self.regularizer != "auto":
+            return self.regularizer
+        covers = (
+            self.n_diffusion_steps > 0
+            and X.shape[0] >= AUTO_COVERAGE_ROWS
+            and self.n_components <= AUTO_COVERAGE_DIMENSIONS
+            and self._has_shape()
+        )
+        return PriorCoverage() if covers else None
+
+    def _has_shape(self):
+        """Return whether the prior is one that latents do not fill by themselves."""
+        return type(self._make_prior()) is not NormalPrior
+
     def _fit_new(self, task, likelihood, seed):
         schedule, start = task.schedule, NeighborStart().fit(task.X)
         starts = self.init == "neighbors"
@@ -334,7 +356,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
             has_layout = any(isinstance(each, NeighborhoodPreservation) for each in penalties)
             starts = start.n_sampled_ >= AUTO_INIT_ROWS and not has_layout
         if starts:
-            start.has_shape_ = type(self._make_prior()) is not NormalPrior
+            start.has_shape_ = self._has_shape()
             schedule = dataclasses.replace(schedule, terms=(*schedule.terms, start.term()))
         return super()._fit_new(task._replace(schedule=schedule), likelihood, seed)
 

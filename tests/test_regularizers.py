@@ -11,6 +11,7 @@ from scipy.stats import ks_2samp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KernelDensity
+from sklearn.utils._param_validation import InvalidParameterError
 
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 from skddvi._engine.stored import StoredRows
@@ -20,6 +21,7 @@ from skddvi.priors import SquarePrior
 from skddvi.regularizers import NeighborhoodPreservation, PriorCoverage
 from skddvi.regularizers._coverage import N_REMEMBERED
 from skddvi.regularizers._neighborhood import N_OTHERS
+from skddvi.transformer import AUTO_COVERAGE_ROWS
 
 SMALL = {
     "hidden_layer_sizes": (16,),
@@ -591,6 +593,41 @@ def test_coverage_can_be_kept():
 def test_coverage_that_cannot_be(params, message):
     with pytest.raises(ValueError, match=message):
         small(regularizer=PriorCoverage(**params)).fit(X)
+
+
+MANY = np.random.default_rng(0).normal(size=(AUTO_COVERAGE_ROWS, 3))
+
+
+@pytest.mark.parametrize(
+    ("params", "n_rows", "covers"),
+    [
+        ({"prior": "square"}, AUTO_COVERAGE_ROWS, True),
+        ({"prior": "gaussian_mixture", "n_components": 3}, AUTO_COVERAGE_ROWS, True),
+        ({"prior": "gaussian_mixture", "n_components": 4}, AUTO_COVERAGE_ROWS, False),
+        ({"prior": "square", "n_diffusion_steps": 0}, AUTO_COVERAGE_ROWS, False),
+        ({"prior": "square"}, AUTO_COVERAGE_ROWS - 1, False),
+        ({"prior": "square", "regularizer": None}, AUTO_COVERAGE_ROWS, False),
+        ({"prior": "square", "regularizer": lambda z, rows: z.mean()}, AUTO_COVERAGE_ROWS, False),
+        ({}, AUTO_COVERAGE_ROWS, False),
+    ],
+)
+def test_a_shape_is_filled_unless_told_otherwise(params, n_rows, covers):
+    model = small(init="random", batch_size=512, **params).fit(MANY[:n_rows])
+    assert ("prior_coverage" in model.history_) == covers
+
+
+def test_a_shape_is_filled_as_if_the_term_were_given():
+    params = {"prior": "square", "init": "random", "batch_size": 512}
+    by_default, given = (
+        small(**params, **more).fit(MANY) for more in ({}, {"regularizer": PriorCoverage()})
+    )
+    assert by_default.history_ == given.history_
+
+
+@pytest.mark.parametrize("estimator", [DDVAEClusterer, DDVAEClassifier, baselines.GaussianVAE])
+def test_others_have_no_term_but_what_they_are_given(estimator):
+    with pytest.raises(InvalidParameterError, match=r"'regularizer' parameter .* must be"):
+        estimator(regularizer="auto").fit(X, X[:, 0] > 4)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import inspect
 import re
 
-from .._base import STRUCTURE
+from .._base import STRUCTURE, BaseDDVAE
 from ..transformer import DDVAETransformer
 
 # Parameters that every baseline has, in the order of its signature.
@@ -56,8 +56,11 @@ class Baseline(DDVAETransformer):
 
 def constraints(*names, **own):
     """Return the constraints of the parameters that all share, of ``names``, and of its own."""
-    shared = (*MODEL, *names, *TRAINING)
-    return {name: DDVAETransformer._parameter_constraints[name] for name in shared} | own
+    shared = {
+        name: DDVAETransformer._parameter_constraints[name] for name in (*MODEL, *names, *TRAINING)
+    }
+    # A baseline has no term that is not its own unless it is given one.
+    return shared | {"regularizer": BaseDDVAE._parameter_constraints["regularizer"]} | own
 
 
 def structure(*own):
@@ -83,6 +86,10 @@ def document(cls):
     if cls._auto_small_batch < DDVAETransformer._auto_small_batch:
         batches = re.sub(r",\s+with a 16th .* that is more", "", blocks["batch_size"], flags=re.S)
         blocks["batch_size"] = batches
+    given = blocks["regularizer"].partition(' "auto" is\n')[0]
+    blocks["regularizer"] = re.sub(
+        ': "auto", .*', ": callable or list of callables, default=None", given
+    )
     for group, names in {"model": MODEL, "training": TRAINING, "attributes": ATTRIBUTES}.items():
         blocks[group] = "\n".join(blocks[name] for name in names)
     blocks["history"] = HISTORY
