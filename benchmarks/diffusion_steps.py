@@ -8,7 +8,7 @@ log-likelihood: minus the mean log-density of draws from the prior under a kerne
 of the embeddings, low when the embeddings cover the prior; its best value is that of draws from
 the prior in place of embeddings, shown as ``floor``. The last column is the accuracy of
 20-nearest-neighbour classification of test embeddings given training embeddings. With
-``--coverage`` each cell under a prior that is not normal comes twice, without and with
+``--coverage on``, or ``off,on`` for both, cells under a prior that is not normal have
 `skddvi.regularizers.PriorCoverage`, which a DD-VAE with diffusion steps has by default.
 
 The data: as for ``mnist.py``. Run as::
@@ -31,6 +31,7 @@ from skddvi.regularizers import PriorCoverage
 PRIORS = ("normal", "pinwheel", "swiss_roll", "square")
 STEPS = ("0", "1", "2", "5", "8", "10", "20", "50")
 SLEEPS = ("off", "latent", "conditional")
+COVERAGE = ("off", "on")
 COLUMNS = {
     "fit_seconds": ("fit s", ".1f"),
     "n_iter": ("epochs", ".0f"),
@@ -44,7 +45,8 @@ COLUMNS = {
 
 def cell_names(prior, n_steps, sleep, coverage):
     name = f"{prior} T={n_steps} sleep={sleep}"
-    return [name, f"{name} coverage"] if coverage and prior != "normal" else [name]
+    covered = [f"{name} coverage"] if "on" in coverage and prior != "normal" else []
+    return [name, *covered] if "off" in coverage else covered
 
 
 def cell(method, seed, settings, pictures=None):
@@ -97,13 +99,14 @@ def main(argv=None):
     parser.add_argument("--priors", metavar="LIST", help=f"default: {','.join(PRIORS)}")
     parser.add_argument("--steps", metavar="LIST", help=f"default: {','.join(STEPS)}")
     parser.add_argument("--sleeps", metavar="LIST", help=f"default: {','.join(SLEEPS)}")
-    parser.add_argument("--coverage", action="store_true", help="also with the penalty on holes")
+    parser.add_argument("--coverage", metavar="LIST", default="off", help="off (default), on")
     parser.add_argument("--n-train", type=int, metavar="N", help="first N rows (default: 8000)")
     parser.add_argument("--n-test", type=int, metavar="N", help="test rows (default: 10000)")
     parser.add_argument("--pictures", metavar="FOLDER", help="save a scatter plot of each cell")
     args = parse(parser, "diffusion_steps", argv)
     priors = parse_list(parser, "--priors", args.priors, PRIORS[:2] if args.quick else PRIORS)
     sleeps = parse_list(parser, "--sleeps", args.sleeps, SLEEPS)
+    coverage = parse_list(parser, "--coverage", args.coverage, COVERAGE)
     steps = STEPS[:3:2] if args.quick else STEPS
     if args.steps is not None:
         steps = args.steps.split(",")
@@ -124,7 +127,7 @@ def main(argv=None):
         for step in steps
         for sleep in sleeps
         if not (step == "0" and sleep == "latent")
-        for name in cell_names(prior, step, sleep, args.coverage)
+        for name in cell_names(prior, step, sleep, coverage)
     ]
     cells = [(name, seed) for seed in range(args.seeds) for name in names]
     record = run_cells(partial(cell, pictures=args.pictures), cells, settings, args.out)

@@ -28,7 +28,7 @@ RUNS = (
     ("sensitivity.py", None),
     ("scale.py", None),
     ("mnist.py", MNIST),
-    ("diffusion_steps.py --coverage", MNIST),
+    ("diffusion_steps.py --coverage off,on", MNIST),
     ("iteration.py", MNIST),
     ("few_labels.py --task mnist", MNIST),
     ("few_labels.py --task ancestry", COMPONENTS),
