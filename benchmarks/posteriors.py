@@ -4,8 +4,8 @@ All posteriors have the same encoder and decoder, optimiser and number of epochs
 ``max_iter="auto"`` for so many rows, and their default arguments otherwise (the adversarial ones
 have a learning rate and batches of their own), but latent diffusion has a process of small noise,
 with which it does better; `skddvi.baselines` says what each is. The two named ``_coverage`` have
-`skddvi.regularizers.PriorCoverage`, which the DD-VAE has by default under the priors but the normal
-one, and no other has it. Bernoulli likelihood of grey levels in [0, 1], two latent
+`skddvi.regularizers.PriorCoverage`; the DD-VAE without it is one with ``regularizer=None``, since
+under the curved priors it is the default. Bernoulli likelihood of grey levels in [0, 1], two latent
 dimensions. Figures on test rows:
 
 - lower bound on the log-likelihood in nats per row, and the tighter bound of 500 importance samples

@@ -1,13 +1,13 @@
 """One parameter at a time around the defaults: what the DD-VAE's figures depend on.
 
-8,000 training rows, 30 epochs, bernoulli likelihood, default arguments but for the parameter that a
-row names; ``defaults`` (4 diffusion steps, noising "even", sleep weight 2, KL weight 1, two latent
-dimensions) is the row to compare with. Figures on test rows, as in ``posteriors.py``: lower bound
-on the log-likelihood in nats per row and the tighter one of 500 importance samples, both without
-the weights of the objective; latent negative log-likelihood and its least value ``floor``, in two
-dimensions only; accuracy of 20-nearest-neighbour classification; processor time of the fit. The
-pinwheel is a prior in two dimensions, so their number changes with the normal alone. There is no
-regulariser: the pinwheel's default would cover the prior whatever the parameter.
+8,000 training rows, 30 epochs, bernoulli likelihood, no regulariser, and else default arguments but
+for the parameter that a row names; ``defaults`` (4 diffusion steps, noising "even", sleep weight 2,
+KL weight 1, two latent dimensions) is the row to compare with. Figures on test rows, as in
+``posteriors.py``: lower bound on the log-likelihood in nats per row and the tighter one of 500
+importance samples, both without the weights of the objective; latent negative log-likelihood and
+its least value ``floor``, in two dimensions only; accuracy of 20-nearest-neighbour classification;
+processor time of the fit. The pinwheel is a prior in two dimensions, so their number changes with
+the normal alone.
 
 The data: as for ``mnist.py``; without --data the 8 x 8 digits of scikit-learn. Run as::
 

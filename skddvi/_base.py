@@ -453,13 +453,13 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             kl_growth=kl_growth,
             sleep=sleep,
             sleep_weight=self.sleep_weight,
-            terms=_fitted_regularizers(self._regularizer(X), X),
+            terms=_fitted_regularizers(self._resolved_regularizer(X), X),
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
 
-    def _regularizer(self, X):
+    def _resolved_regularizer(self, X):
         """Return what the parameter ``regularizer`` stands for with these rows."""
         return self.regularizer
 

@@ -321,7 +321,7 @@ def _fit_ddvae(method, split, seed, params):
     from .transformer import DDVAETransformer
 
     if method == "ddvae_neighbors":
-        params = {**params, "regularizer": NeighborhoodPreservation()}
+        params = {**params, "regularizer": ["auto", NeighborhoodPreservation()]}
     estimator = DDVAETransformer(random_state=seed, **params)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", category=UserWarning)

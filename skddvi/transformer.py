@@ -8,14 +8,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseDDVAE, _positive_integer, _seed, all_or_nothing
 from .priors import NormalPrior
+from .priors._curves import CurvePrior
 from .regularizers import NeighborhoodPreservation, PriorCoverage
 from .regularizers._start import NeighborStart
 
 # With init="auto": from so many rows on training starts from a layout of their neighbourhoods.
 AUTO_INIT_ROWS = 200
-# With regularizer="auto": what covers a prior that has a shape takes so many rows, and no more
-# dimensions than a kernel density is telling in.
-AUTO_COVERAGE_ROWS, AUTO_COVERAGE_DIMENSIONS = 5000, 3
+# With regularizer="auto": so many training rows are to cover a curved prior.
+AUTO_COVERAGE_ROWS = 5000
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -71,7 +71,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         new model's encoder learns to place rows over the first 15 % of the steps; the term is that
         of :class:`skddvi.regularizers.NeighborhoodPreservation`, over at most 10,000 rows, fewer
         where they are wide and in a store, with a weight that falls to 0. After that the objective
-        is all there is, but it is spared to untangle rows that have found their places at random;
+        is as without it, but it is spared to untangle rows that have found their places at random;
         early stopping waits for it. "random": random weights alone. "auto" is "neighbors" where
         there are 200 rows for it, unless that regulariser is given.
     regularizer : "auto", callable, list of callables or None, default="auto"
@@ -80,8 +80,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         latents and its row indices. Attributes ``weight`` (1 where there is none) and ``name`` are
         its factor in the loss and its key in ``history_``. "auto" is
         :class:`skddvi.regularizers.PriorCoverage`, so that rows fill the shape that was asked for,
-        under a ``prior`` that is not normal, in at most 3 dimensions, of 5,000 rows or more, if
-        ``n_diffusion_steps > 0``; else None.
+        under a pinwheel, a swiss roll or a square, with 5,000 training rows or more, if
+        ``n_diffusion_steps > 0``; else None. In a list it stands for the same.
     hidden_layer_sizes : int, array-like of int, or "auto", default="auto"
         Widths of the encoder's hidden layers; the decoder has them in reverse order. Empty for a
         linear encoder and decoder. "auto" is two layers of 256 for up to 1,000 training rows and
@@ -333,20 +333,21 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.random_state = random_state
         self.verbose = verbose
 
-    def _regularizer(self, X):
-        if self.regularizer != "auto":
-            return self.regularizer
-        covers = (
-            self.n_diffusion_steps > 0
-            and X.shape[0] >= AUTO_COVERAGE_ROWS
-            and self.n_components <= AUTO_COVERAGE_DIMENSIONS
-            and self._has_shape()
-        )
-        return PriorCoverage() if covers else None
+    def _resolved_regularizer(self, X):
+        given = self.regularizer
+        given = given if isinstance(given, list | tuple) else [] if given is None else [given]
+        resolved = []
+        for each in given:
+            if not (isinstance(each, str) and each == "auto"):
+                resolved.append(each)
+            elif self._covers_prior(X):
+                resolved.append(PriorCoverage())
+        return resolved
 
-    def _has_shape(self):
-        """Return whether the prior is one that latents do not fill by themselves."""
-        return type(self._make_prior()) is not NormalPrior
+    def _covers_prior(self, X):
+        """Return whether rows X are to fill the prior if nothing else is asked for."""
+        is_large = self.n_diffusion_steps > 0 and X.shape[0] >= AUTO_COVERAGE_ROWS
+        return is_large and isinstance(self._make_prior(), CurvePrior)
 
     def _fit_new(self, task, likelihood, seed):
         schedule, start = task.schedule, NeighborStart().fit(task.X)
@@ -356,7 +357,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
             has_layout = any(isinstance(each, NeighborhoodPreservation) for each in penalties)
             starts = start.n_sampled_ >= AUTO_INIT_ROWS and not has_layout
         if starts:
-            start.has_shape_ = self._has_shape()
+            start.has_shape_ = type(self._make_prior()) is not NormalPrior
             schedule = dataclasses.replace(schedule, terms=(*schedule.terms, start.term()))
         return super()._fit_new(task._replace(schedule=schedule), likelihood, seed)
 

@@ -19,6 +19,7 @@ import skddvi
 from skddvi import DDVAETransformer, _compare, _picture
 from skddvi.__main__ import main
 from skddvi._read import load_dataset
+from skddvi.regularizers import NeighborhoodPreservation
 
 SMALL = ["--max-rows", "200", "--max-iter", "2", "--methods", "pca,ddvae"]
 PCA_ONLY = ["--methods", "pca", "--no-plot"]
@@ -137,7 +138,8 @@ def test_neighbours_are_kept_by_a_method_of_its_own(table, capsys, monkeypatch):
     assert run("compare", table, "--label", "kind", *options) == 0
     assert "\nDD-VAE, neighbours " in capsys.readouterr().out
     # Each method fits a few rows before, to be ready.
-    assert [regularizer is None for regularizer in fitted] == [True, True, True, False]
+    assert fitted[:3] == ["auto"] * 3
+    assert fitted[3][0] == "auto" and isinstance(fitted[3][1], NeighborhoodPreservation)
 
 
 def test_quiet_and_options_reach_the_model(tmp_path, table, capsys, monkeypatch):

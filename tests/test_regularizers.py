@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 from scipy.stats import ks_2samp
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KernelDensity
@@ -17,7 +18,7 @@ from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 from skddvi._engine.stored import StoredRows
 from skddvi._neighbors import aligned, fuzzy_graph, nearest_neighbors, smoothed, strongest_edges
 from skddvi.metrics import knn_accuracy, latent_nll
-from skddvi.priors import SquarePrior
+from skddvi.priors import SquarePrior, SwissRollPrior
 from skddvi.regularizers import NeighborhoodPreservation, PriorCoverage
 from skddvi.regularizers._coverage import N_REMEMBERED
 from skddvi.regularizers._neighborhood import N_OTHERS
@@ -595,6 +596,10 @@ def test_coverage_that_cannot_be(params, message):
         small(regularizer=PriorCoverage(**params)).fit(X)
 
 
+def spread(z, rows):
+    return z.square().mean()
+
+
 MANY = np.random.default_rng(0).normal(size=(AUTO_COVERAGE_ROWS, 3))
 
 
@@ -602,21 +607,25 @@ MANY = np.random.default_rng(0).normal(size=(AUTO_COVERAGE_ROWS, 3))
     ("params", "n_rows", "covers"),
     [
         ({"prior": "square"}, AUTO_COVERAGE_ROWS, True),
-        ({"prior": "gaussian_mixture", "n_components": 3}, AUTO_COVERAGE_ROWS, True),
-        ({"prior": "gaussian_mixture", "n_components": 4}, AUTO_COVERAGE_ROWS, False),
+        ({"prior": SwissRollPrior()}, AUTO_COVERAGE_ROWS, True),
+        ({"prior": "square", "regularizer": [spread, "auto"]}, AUTO_COVERAGE_ROWS, True),
+        ({"prior": "gaussian_mixture"}, AUTO_COVERAGE_ROWS, False),
         ({"prior": "square", "n_diffusion_steps": 0}, AUTO_COVERAGE_ROWS, False),
         ({"prior": "square"}, AUTO_COVERAGE_ROWS - 1, False),
         ({"prior": "square", "regularizer": None}, AUTO_COVERAGE_ROWS, False),
-        ({"prior": "square", "regularizer": lambda z, rows: z.mean()}, AUTO_COVERAGE_ROWS, False),
+        ({"prior": "square", "regularizer": spread}, AUTO_COVERAGE_ROWS, False),
+        ({"regularizer": [spread, "auto"]}, AUTO_COVERAGE_ROWS, False),
         ({}, AUTO_COVERAGE_ROWS, False),
     ],
 )
-def test_a_shape_is_filled_unless_told_otherwise(params, n_rows, covers):
+def test_a_curved_prior_is_filled_unless_told_otherwise(params, n_rows, covers):
     model = small(init="random", batch_size=512, **params).fit(MANY[:n_rows])
     assert ("prior_coverage" in model.history_) == covers
+    given = params.get("regularizer")
+    assert ("spread" in model.history_) == (given is spread or isinstance(given, list))
 
 
-def test_a_shape_is_filled_as_if_the_term_were_given():
+def test_a_curved_prior_is_filled_as_if_the_term_were_given():
     params = {"prior": "square", "init": "random", "batch_size": 512}
     by_default, given = (
         small(**params, **more).fit(MANY) for more in ({}, {"regularizer": PriorCoverage()})
@@ -628,6 +637,17 @@ def test_a_shape_is_filled_as_if_the_term_were_given():
 def test_others_have_no_term_but_what_they_are_given(estimator):
     with pytest.raises(InvalidParameterError, match=r"'regularizer' parameter .* must be"):
         estimator(regularizer="auto").fit(X, X[:, 0] > 4)
+    assert "PriorCoverage" not in estimator.__doc__
+
+
+@pytest.mark.parametrize("regularizer", ["banana", ["auto", "banana"]])
+def test_text_that_is_no_regularizer_without_validation(regularizer):
+    message = r"must be callable .* found 'banana'"
+    with (
+        config_context(skip_parameter_validation=True),
+        pytest.raises(ValueError, match=message),
+    ):
+        small(regularizer=regularizer).fit(X)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def constraints(*names, **own):
     shared = {
         name: DDVAETransformer._parameter_constraints[name] for name in (*MODEL, *names, *TRAINING)
     }
-    # A baseline has no term that is not its own unless it is given one.
+    # A baseline has no regulariser unless it is given one.
     return shared | {"regularizer": BaseDDVAE._parameter_constraints["regularizer"]} | own
 
 
@@ -86,10 +86,9 @@ def document(cls):
     if cls._auto_small_batch < DDVAETransformer._auto_small_batch:
         batches = re.sub(r",\s+with a 16th .* that is more", "", blocks["batch_size"], flags=re.S)
         blocks["batch_size"] = batches
-    given = blocks["regularizer"].partition(' "auto" is\n')[0]
-    blocks["regularizer"] = re.sub(
-        ': "auto", .*', ": callable or list of callables, default=None", given
-    )
+    given = re.sub(r'\s"auto"\s+is\s.*', "", blocks["regularizer"], flags=re.S)
+    kind = ": callable or list of callables, default=None"
+    blocks["regularizer"] = re.sub(': "auto", .*', kind, given)
     for group, names in {"model": MODEL, "training": TRAINING, "attributes": ATTRIBUTES}.items():
         blocks[group] = "\n".join(blocks[name] for name in names)
     blocks["history"] = HISTORY

@@ -10,7 +10,7 @@ from ._common import check_count, check_number, randn
 from ._kernel import KernelPrior
 
 
-class _CurvePrior(KernelPrior):
+class CurvePrior(KernelPrior):
     """A curve in the plane, in parts of equal probability, plus isotropic noise.
 
     A subclass sets what its curve needs, calls ``_set_panels``, and implements
@@ -54,7 +54,7 @@ class _CurvePrior(KernelPrior):
         return self._curve(self._parameter(u, part), part) + self.noise * eps
 
 
-class PinwheelPrior(_CurvePrior):
+class PinwheelPrior(CurvePrior):
     """Pinwheel: arms around the origin, each a spiral, plus isotropic noise in the plane.
 
     The radius on an arm is normal, cut at three standard deviations; the angle of arm k is
@@ -133,7 +133,7 @@ class PinwheelPrior(_CurvePrior):
         )
 
 
-class SwissRollPrior(_CurvePrior):
+class SwissRollPrior(CurvePrior):
     """Swiss roll: one spiral in the plane plus isotropic noise.
 
     The curve is proportional to (t cos t, t sin t) with t uniform from 1.5 pi to
@@ -200,7 +200,7 @@ class SwissRollPrior(_CurvePrior):
         return f"n_parts={self.n_parts}, n_turns={self.n_turns}, noise={self.noise}"
 
 
-class SquarePrior(_CurvePrior):
+class SquarePrior(CurvePrior):
     """Outline of a square plus isotropic noise in the plane.
 
     The four edges are uniformly covered and lie so that each axis has variance one. The parts

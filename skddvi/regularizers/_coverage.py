@@ -35,8 +35,10 @@ class PriorCoverage(RememberingRegularizer):
     step draws 256 times from the prior; the :math:`z_i` are the latents of its batch, and the 1,024
     latents that were drawn for rows before it.
 
-    Made for two or three latent dimensions, in which a kernel density is telling, and for thousands
-    of rows. Latents of a few hundred rows fill the prior by being uncertain, so that the noise-free
+    :class:`skddvi.DDVAETransformer` has it by default where thousands of rows are to fill a curved
+    prior. Made for two or three latent dimensions, in which a kernel density is telling, and for
+    thousands of rows; not for priors with heavy tails, whose rare draws far out would be all it
+    sees. Latents of a few hundred rows fill the prior by being uncertain, so that the noise-free
     ones are not spread more evenly; and a weight that is too large for the rows fills it with
     latents that know nothing of them, which ``score`` tells.
 
