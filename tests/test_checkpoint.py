@@ -333,7 +333,7 @@ def other(value=0.0):
         ({"random_state": 1}, X, "random_state was seed .* and is seed"),
         ({"random_state": None}, X, "random_state was seed .* and is None"),
         ({"prior": NormalPrior(2)}, X, "prior was 'normal' and is NormalPrior"),
-        ({"regularizer": len}, X, "regularizer was None and is builtins.len"),
+        ({"regularizer": len}, X, "regularizer was 'auto' and is builtins.len"),
         ({"regularizer": functools.partial(max, 1)}, X, r"partial\(builtins.max, \[1\]"),
         ({"verbose": 1}, X, None),
         ({}, X[:40], "X was 48 x 4 float64 .* and is 40 x 4 float64"),
