@@ -122,8 +122,8 @@ def run_cells(function, cells, settings, out, *, isolate=True, log=None):
     cells : list of (str, int)
         Method and seed.
     settings : dict
-        Whatever changes the figures, such as sizes; JSON types. A file with other settings is an
-        error, never mixed in.
+        Whatever changes the figures, such as sizes; JSON types. Of a path ``data`` the file keeps
+        the last part. A file with other settings is an error, never mixed in.
     out : path-like
         The JSON file; its folder is made.
     isolate : bool, default=True
@@ -176,6 +176,8 @@ def _finite(values):
 
 def _load_record(out, settings):
     settings = json.loads(json.dumps(settings))  # as it would come back from the file
+    if settings.get("data") is not None:
+        settings["data"] = Path(settings["data"]).name  # where it lies is the machine's business
     if not out.exists():
         return {"settings": settings, "machine": _machine(), "versions": {}, "cells": {}}
     record = json.loads(out.read_text(encoding="utf-8"))

@@ -453,15 +453,18 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             kl_growth=kl_growth,
             sleep=sleep,
             sleep_weight=self.sleep_weight,
-            terms=_fitted_regularizers(self._resolved_regularizer(X), X),
+            terms=_fitted_regularizers(self._regularizers(X), X),
             early_stopping=self.early_stopping and X_val is not None,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
 
-    def _resolved_regularizer(self, X):
-        """Return what the parameter ``regularizer`` stands for with these rows."""
-        return self.regularizer
+    def _regularizers(self, X):
+        """Return the list of what the parameter ``regularizer`` stands for with these rows."""
+        if self.regularizer is None:
+            return []
+        several = isinstance(self.regularizer, list | tuple)
+        return list(self.regularizer) if several else [self.regularizer]
 
     def _uses_bfloat16(self, engine, n_features):
         if self.precision != "auto":
@@ -695,11 +698,8 @@ def _same(value, fitted):
         return False
 
 
-def _fitted_regularizers(regularizer, X):
+def _fitted_regularizers(regularizers, X):
     """Return the term of each regulariser, copies of the user's that are fitted."""
-    if regularizer is None:
-        return ()
-    regularizers = regularizer if isinstance(regularizer, list | tuple) else (regularizer,)
     fitted = []
     for each in regularizers:
         if not callable(each):

@@ -71,7 +71,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         new model's encoder learns to place rows over the first 15 % of the steps; the term is that
         of :class:`skddvi.regularizers.NeighborhoodPreservation`, over at most 10,000 rows, fewer
         where they are wide and in a store, with a weight that falls to 0. After that the objective
-        is as without it, but it is spared to untangle rows that have found their places at random;
+        is as without it, and is spared to untangle rows that have found their places at random;
         early stopping waits for it. "random": random weights alone. "auto" is "neighbors" where
         there are 200 rows for it, unless that regulariser is given.
     regularizer : "auto", callable, list of callables or None, default="auto"
@@ -333,11 +333,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.random_state = random_state
         self.verbose = verbose
 
-    def _resolved_regularizer(self, X):
-        given = self.regularizer
-        given = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    def _regularizers(self, X):
         resolved = []
-        for each in given:
+        for each in super()._regularizers(X):
             if not (isinstance(each, str) and each == "auto"):
                 resolved.append(each)
             elif self._covers_prior(X):

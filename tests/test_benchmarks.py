@@ -71,6 +71,21 @@ def test_other_settings_are_not_mixed_in(harness, tmp_path):
         harness.run_cells(cell, CELLS[:1], {"n": 2}, out, isolate=False, log=silent)
 
 
+def test_the_folder_of_the_data_is_not_recorded(harness, tmp_path):
+    out, seen = tmp_path / "a.json", []
+
+    def cell(method, seed, settings):
+        seen.append(settings["data"])
+        return {"value": 1.0}
+
+    for method, folder in (("a", "here"), ("b", "there")):
+        settings = {"data": f"/{folder}/x.npz"}
+        harness.run_cells(cell, [(method, 0)], settings, out, isolate=False, log=silent)
+    assert seen == ["/here/x.npz", "/there/x.npz"]
+    record = json.loads(out.read_text())
+    assert record["settings"] == {"data": "x.npz"} and len(record["cells"]) == 2
+
+
 @pytest.mark.parametrize("bad", [float("nan"), None])
 def test_failed_cells_are_kept_apart_and_tried_again(harness, tmp_path, capsys, bad):
     out = tmp_path / "a.json"
@@ -333,18 +348,43 @@ def test_ancestry(monkeypatch, tmp_path, kind):
     assert json.loads(out.read_text())["settings"]["n_clusters"] == 3
 
 
-def test_mnist(monkeypatch, tmp_path):
+@pytest.fixture
+def images(tmp_path):
+    """Path of a file like MNIST's: 200 training images and 80 test images of four classes."""
     rng, y = np.random.default_rng(0), np.arange(200) % 4
     X = np.clip(60.0 * y[:, None, None] + rng.integers(60, size=(200, 4, 4)), 0, 255)
-    data, folder = tmp_path / "images.npz", tmp_path / "embeddings"
-    np.savez(data, X_train=X, y_train=y, X_test=X[:80], y_test=y[:80])
+    np.savez(tmp_path / "images.npz", X_train=X, y_train=y, X_test=X[:80], y_test=y[:80])
+    return tmp_path / "images.npz"
+
+
+def test_mnist(monkeypatch, tmp_path, images):
+    data, folder = images, tmp_path / "embeddings"
     options = ["--data", data, "--out", tmp_path / "mnist.json", "--methods", "pca,ddvae_picture"]
     values = quick(monkeypatch, "mnist", *options, "--embeddings", folder)
     assert values["pca"]["knn_accuracy"] > 0.9
     assert "bound" not in values["pca"] and values["ddvae_picture"]["bound"] < 0
     with np.load(folder / "ddvae_picture-0.npz", allow_pickle=False) as file:
         assert file["Z"].shape == (80, 2)
-        np.testing.assert_array_equal(file["y"], y[:80])
+        np.testing.assert_array_equal(file["y"], np.arange(80) % 4)
+
+
+def test_diffusion_steps(monkeypatch, tmp_path, images, capsys):
+    options = ["--data", images, "--out", tmp_path / "a.json", "--coverage", "off,on"]
+    few = ["--priors", "normal,pinwheel", "--steps", "0,1", "--sleeps", "latent"]
+    values = quick(monkeypatch, "diffusion_steps", *options, *few)
+    assert list(values) == [
+        "normal T=1 sleep=latent",
+        "pinwheel T=1 sleep=latent",
+        "pinwheel T=1 sleep=latent coverage",
+    ]
+    without, covered = list(values.values())[1:]
+    assert without["bound"] != covered["bound"]
+    assert without["latent_nll_floor"] == covered["latent_nll_floor"] < covered["latent_nll"]
+    # Nothing is left of these.
+    none = ["--data", images, "--priors", "normal", "--coverage", "on"]
+    with pytest.raises(SystemExit):
+        quick(monkeypatch, "diffusion_steps", *none)
+    assert "no cell is left" in capsys.readouterr().err
 
 
 def test_embeddings_figure(monkeypatch, tmp_path, capsys):

@@ -321,12 +321,16 @@ def test_divergence_under_an_enormous_alpha_names_it():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_defaults_describe_new_rows_better_where_rows_are_few():
     X = genotypes(500, 400)
     rows, new = X[:200], X[200:]
     plain = {"alpha": 0.0, "n_input_components": None}
     params = {"likelihood": "binomial", "hidden_layer_sizes": (128, 128), "max_iter": 60}
-    default, without = (small(**params | given).fit(rows) for given in ({}, plain))
-    # 4.0 nats with a standard deviation of 1.1 over seeds, which differ from machine to machine.
-    assert default.score(new) > without.score(new) + 1.0
-    assert default.score(rows) < without.score(rows)
+    gains = []
+    for seed in range(4):  # which differ by more than the margin allows one of them
+        fits = (small(**params | given, random_state=seed).fit(rows) for given in ({}, plain))
+        default, without = fits
+        gains.append(default.score(new) - without.score(new))
+        assert default.score(rows) < without.score(rows)
+    assert np.mean(gains) > 3.0
