@@ -667,9 +667,8 @@ class DDVAEClassifier(
     def _with_guesses(self, task, engine, embed):
         """Return the task with the classes that neighbours suggest.
 
-        Neighbours by each view of the rows: as ``embed`` embeds them, if it is not None, as the
-        likelihood prepares them, and real values, too, as they are, since their scale may tell
-        something.
+        Neighbours by each view of the rows: as ``embed`` embeds them, if it is not None,
+        standardised, and real values, too, as they are, since their scale may tell something.
         """
         if self.propagation_weight == 0 or not (task.labels == UNLABELLED).any():
             return task
@@ -677,7 +676,7 @@ class DDVAEClassifier(
         if embed is not None:
             views.append(embed(X))
         if X.shape[0] * X.shape[1] <= VIEW_ENTRIES:
-            views.append(engine.encode(X))
+            views.append(engine.standardise(X))
             if engine.model.likelihood.name == "gaussian":
                 views.append(X if isinstance(X, np.ndarray) else X.toarray())
         if not views:

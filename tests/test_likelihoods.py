@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 from scipy.special import expit, softmax
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
 from skddvi.likelihoods import (
     BernoulliLikelihood,
@@ -274,6 +277,92 @@ def test_encoded_training_rows_have_unit_scale(name):
     encoded = likelihood.encode(torch.tensor(X))
     assert encoded.mean(dim=0).abs().max() < 1e-5
     assert encoded.square().mean().sqrt().item() == pytest.approx(1, abs=1e-5)
+
+
+# --------------------------------------------------------------------------- scaling
+
+
+def component_scores(n_rows=300, n_components=8, seed=0):
+    """Principal components of three groups of rows in noise."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([8.0, 5.0, 3.0])[:, None] * rng.standard_normal((3, 12))
+    rows = centres[rng.integers(3, size=n_rows)] + rng.standard_normal((n_rows, 12))
+    return PCA(n_components, random_state=0).fit_transform(rows)
+
+
+def whether_components(X):
+    return GaussianLikelihood().fit(X).unit is not None
+
+
+def test_principal_components_keep_their_scales():
+    X = component_scores()
+    likelihood = GaussianLikelihood().fit(X).double()
+    unit = np.sqrt(X.var(axis=0).mean())
+    assert likelihood.unit.item() == likelihood.input_scale.item() == pytest.approx(unit, rel=1e-6)
+    encoded = likelihood.encode(torch.tensor(X))
+    np.testing.assert_allclose(encoded.numpy(), X / unit, rtol=1e-5, atol=1e-5)
+    # What they are divided by is for the encoder alone.
+    own = GaussianLikelihood(scaling="features").fit(X).double()
+    x, output = torch.tensor(X), torch.zeros(X.shape, dtype=torch.float64)
+    assert torch.equal(likelihood.log_prob(x, output), own.log_prob(x, output))
+    assert torch.equal(likelihood.mean(output), own.mean(output))
+
+
+@pytest.mark.parametrize("scaling", ["features", "common"])
+@pytest.mark.parametrize("make", [component_scores, lambda: data("gaussian")])
+def test_the_scaling_that_was_asked_for(scaling, make):
+    X = make()
+    likelihood = GaussianLikelihood(scaling=scaling).fit(X)
+    spread = likelihood.encode(torch.tensor(X)).std(dim=0, correction=0).numpy()
+    expected = X.std(0) / np.sqrt(X.var(0).mean()) if scaling == "common" else 1.0
+    np.testing.assert_allclose(spread, expected, rtol=1e-4)
+    # A refit decides again.
+    likelihood.scaling = "features"
+    assert likelihood.fit(X).unit is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), unit=st.floats(1e-8, 1e8))
+def test_components_are_known_in_any_unit_and_by_a_part_of_their_rows(seed, unit):
+    X = unit * component_scores(600, seed=seed)
+    part = np.random.default_rng(seed).permutation(600)[:400]
+    assert whether_components(X)
+    assert whether_components(X[part])
+    assert whether_components(sparse.csr_matrix(X))
+
+
+def test_components_beyond_the_rank_do_not_matter():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 6)) * [8, 5, 3, 2, 1, 1] @ rng.standard_normal((6, 20))
+    scores = PCA(random_state=0).fit_transform(X)
+    assert scores.shape == (40, 20)
+    assert scores.std(axis=0)[6:].max() < 1e-10
+    assert whether_components(scores)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        load_wine().data,
+        load_iris().data,
+        load_diabetes().data,
+        load_digits().data,
+        StandardScaler().fit_transform(load_wine().data),
+        StandardScaler(with_std=False).fit_transform(load_wine().data),
+        PCA(random_state=0).fit_transform(load_wine().data)[:, ::-1],
+        PCA(random_state=0).fit_transform(load_wine().data) + 100.0,
+        data("gaussian"),
+        np.zeros((5, 3)),
+        np.ones((1, 3)),
+        component_scores()[:, :1],
+    ],
+    ids=[
+        *("wine", "iris", "diabetes", "digits", "standardised", "centred", "reversed"),
+        *("shifted", "rising", "constant", "one row", "one component"),
+    ],
+)
+def test_anything_else_is_standardised(X):
+    assert not whether_components(X)
 
 
 def test_library_of_means_and_samples():
@@ -542,6 +631,9 @@ def test_bad_arguments():
     for variance in ("fixed", 0, -1.0, np.inf, None):
         with pytest.raises(ValueError, match="variance must be 'learned' or a positive number"):
             GaussianLikelihood(variance=variance)
+    for scaling in ("feature", None, True):
+        with pytest.raises(ValueError, match="scaling must be one of"):
+            GaussianLikelihood(scaling=scaling)
     for n_trials in (0, 1.5, "2", None):
         with pytest.raises(ValueError, match="n_trials must be a positive integer"):
             BinomialLikelihood(n_trials=n_trials)
@@ -600,4 +692,5 @@ def test_names_and_arguments():
     accepting = [name for name in NAMES if resolve_likelihood(name).accepts_missing]
     assert accepting == ["binomial"]
     assert issubclass(NegativeBinomialLikelihood, Likelihood)
-    assert repr(GaussianLikelihood(variance=0.5)) == "GaussianLikelihood(variance=0.5)"
+    shown = "GaussianLikelihood(variance=0.5, scaling='auto')"
+    assert repr(GaussianLikelihood(variance=0.5)) == shown

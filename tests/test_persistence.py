@@ -71,6 +71,7 @@ CASES = {
     "square": ({"prior": SquarePrior(n_parts=3)}, X),
     "empirical": ({"prior": EmpiricalPrior(X[:, :2].copy(), bandwidth=[1.0, 5.0])}, X),
     "fixed variance": ({"likelihood": GaussianLikelihood(variance=0.5)}, X),
+    "common scale": ({"likelihood": GaussianLikelihood(scaling="common")}, X),
     "bernoulli": ({"likelihood": "bernoulli"}, CALLS[:, 2:] / 2),
     "binomial": ({"likelihood": BinomialLikelihood(n_trials=2)}, CALLS),
     "poisson": ({"likelihood": "poisson"}, COUNTS),

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skddvi import DDVAEClassifier, DDVAEClusterer, DDVAETransformer, baselines
 from skddvi._engine.stored import StoredRows
 from skddvi._neighbors import aligned, fuzzy_graph, nearest_neighbors, smoothed, strongest_edges
+from skddvi.likelihoods import GaussianLikelihood
 from skddvi.metrics import knn_accuracy, latent_nll
 from skddvi.priors import SquarePrior, SwissRollPrior
 from skddvi.regularizers import NeighborhoodPreservation, PriorCoverage
@@ -98,6 +99,10 @@ def test_what_a_view_shows():
     assert view.n_rows == 80
     np.testing.assert_array_equal(view.rows(torch.tensor([3, 70])), X[[3, 70]])
     features = view.features(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(features, X - X.mean(0), atol=1e-5)
+    common = GaussianLikelihood(scaling="common")
+    small(regularizer=Look(), likelihood=common).fit(X)
+    features = Look.shown.features(torch.from_numpy(X)).numpy()
     np.testing.assert_allclose(features, X - X.mean(0), atol=1e-5)
     rows = torch.from_numpy(X)
     assert view.embed(rows).shape == (80, 2)

@@ -281,7 +281,7 @@ class Loop:
         return TrainingView(
             n_rows=len(self.rows),
             rows=self.rows.batch,
-            features=lambda x: likelihood.encode(x) * likelihood.scale,
+            features=lambda x: likelihood.encode(x) * likelihood.input_scale,
             embed=embed,
             loc=model.posterior.loc,
             scale=model.posterior.scale,

@@ -91,7 +91,12 @@ class Likelihood(ByValueModule):
         Tensor of shape (n, p)
             In the module's dtype, free of NaN.
         """
-        return self._standardize(x).to(self.scale.dtype)
+        return self._centered(x).div_(self.input_scale).to(self.scale.dtype)
+
+    @property
+    def input_scale(self):
+        """What `encode` divides the centred features by: a Tensor of shape (p,) or of one value."""
+        return self.scale
 
     def initial_output(self):
         """Return the decoder's last bias, with which an untrained decoder predicts the mean.
@@ -159,7 +164,10 @@ class Likelihood(ByValueModule):
 
     def _standardize(self, x):
         """Rows on the standardised scale, in the wider dtype of x and the module."""
-        return (x - self.center).sub_(self.center_tail).div_(self.scale)
+        return self._centered(x).div_(self.scale)
+
+    def _centered(self, x):
+        return (x - self.center).sub_(self.center_tail)
 
     def _store(self, center, scale, initial):
         # Values beyond float32 must give neither infinity nor a division by zero.

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from ._base import Likelihood
-from ._statistics import blocks, moments
+from ._statistics import are_components, blocks, moments
+
+SCALINGS = ("auto", "features", "common")
 
 
 class GaussianLikelihood(Likelihood):
@@ -24,11 +26,21 @@ class GaussianLikelihood(Likelihood):
     variance : "learned" or float, default="learned"
         Variance of every feature on the standardised scale, where 1 is the variance of the training
         rows. If "learned", one parameter per feature, starting at 1.
+    scaling : {"auto", "features", "common"}, default="auto"
+        What `encode` divides features by. "features": each by its own standard deviation, so that
+        they may have any units. "common": all by one number, so that they keep the scales that they
+        have among themselves, as in PCA, t-SNE and UMAP. "auto": "common" for principal components,
+        since to standardise them would be to undo the analysis that says which of them matter, and
+        "features" for anything else. Features are taken for principal components if over the
+        training rows they are centred, uncorrelated and of falling variance.
 
     Attributes
     ----------
     log_variance : nn.Parameter of shape (p,) or None
         Log-variance before the floor of 1e-6, which is smooth: ``log(exp(log_variance) + 1e-6)``.
+    unit : Tensor or None
+        The number by which all features are divided, the root of their mean variance, where it is
+        one number.
 
     Notes
     -----
@@ -51,17 +63,21 @@ class GaussianLikelihood(Likelihood):
     name = "gaussian"
     variance_floor = 1e-6
 
-    def __init__(self, variance="learned"):
+    def __init__(self, variance="learned", scaling="auto"):
         super().__init__()
         fixed = isinstance(variance, numbers.Real) and 0 < variance < math.inf
         if not fixed and variance != "learned":
             raise ValueError(f"variance must be 'learned' or a positive number, got {variance!r}")
+        if scaling not in SCALINGS:
+            raise ValueError(f"scaling must be one of {SCALINGS}, got {scaling!r}")
         self.variance = variance
+        self.scaling = scaling
         self.register_parameter("log_variance", None)
+        self.register_buffer("unit", None)
 
     def extra_repr(self):
         """Return the arguments that ``repr`` shows."""
-        return f"variance={self.variance!r}"
+        return f"variance={self.variance!r}, scaling={self.scaling!r}"
 
     def fit(self, X):
         """Learn centre and scale of every feature; see `Likelihood.fit`."""
@@ -69,9 +85,19 @@ class GaussianLikelihood(Likelihood):
         resolution = np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high))
         scale = np.where(low == high, 1.0, np.maximum(std, resolution))
         self._store(mean, scale, np.zeros_like(mean))
+        common = self.scaling == "common"
+        if common or (self.scaling == "auto" and are_components(X, mean, std)):
+            self.unit = self.scale.double().square().mean().sqrt().float()
+        else:
+            self.unit = None
         if self.variance == "learned":
             self.log_variance = nn.Parameter(torch.zeros(len(mean)))
         return self
+
+    @property
+    def input_scale(self):
+        """What `encode` divides the centred features by: a Tensor of shape (p,) or of one value."""
+        return self.scale if self.unit is None else self.unit
 
     def _bounded_log_variance(self):
         if self.variance == "learned":

@@ -8,6 +8,11 @@ _BLOCK_ENTRIES = 2**20  # entries of X held in float64 at once: 8 MiB
 TOLERANCE = 1e-6  # MinMaxScaler may return 1 + 2e-16, imputed dosages 2 + 1e-7
 LARGEST = np.finfo(np.float32).max
 RARE_SCALE = 0.1  # features rarer than this standard deviation are not blown up to unit scale
+# Of components: how many at most; by how many standard errors a mean may be off; how large the root
+# mean square of correlations may be, in standard errors and at all; by which factor a spread may be
+# above an earlier one. Of spreads below a share of the largest only rounding errors are left.
+MOST_COMPONENTS, MEAN_ERRORS, CORRELATION_ERRORS, LARGEST_CORRELATION = 1000, 5.0, 2.0, 0.1
+LARGEST_RISE, SMALLEST_SHARE = 1.5, 1e-6
 
 
 def blocks(X):
@@ -42,6 +47,33 @@ def moments(row_blocks):
         high = np.fmax(high, np.fmax.reduce(block, axis=0))
     std = np.sqrt(squares / np.maximum(count, 1))
     return np.where(count > 0, mean, np.nan), std, low, high
+
+
+def are_components(X, mean, std):
+    """Whether features are centred, uncorrelated and of falling variance.
+
+    The scores of a principal component analysis are, and hardly anything else is: also those of a
+    part of its rows, up to sampling errors.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, p)
+    mean, std : ndarray of shape (p,)
+        Those of X.
+    """
+    n_rows = X.shape[0]
+    used = std > SMALLEST_SHARE * std.max(initial=0.0)
+    mean, std = mean[used], std[used]
+    if not 2 <= len(std) <= MOST_COMPONENTS:
+        return False
+    if (np.abs(mean) > MEAN_ERRORS / np.sqrt(n_rows) * std).any():
+        return False
+    if (std > LARGEST_RISE * np.minimum.accumulate(std)).any():
+        return False
+    products = sum((z := (block[:, used] - mean) / std).T @ z for block in blocks(X))
+    correlations = products[~np.eye(len(std), dtype=bool)] / n_rows
+    largest = min(CORRELATION_ERRORS / np.sqrt(n_rows), LARGEST_CORRELATION)
+    return bool(np.sqrt(np.square(correlations).mean()) <= largest)
 
 
 def float32_tensor(values):
