@@ -25,6 +25,7 @@ from skddvi.likelihoods import (
     PoissonLikelihood,
     resolve_likelihood,
 )
+from skddvi.likelihoods._counts import _sampling_std
 
 NAMES = ["gaussian", "bernoulli", "binomial", "poisson", "negative_binomial"]
 COUNTS = ["poisson", "negative_binomial"]
@@ -363,6 +364,32 @@ def test_components_beyond_the_rank_do_not_matter():
 )
 def test_anything_else_is_standardised(X):
     assert not whether_components(X)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_in_units_of_their_sampling_noise(name):
+    rng = np.random.default_rng(0)
+    library = rng.lognormal(np.log(200), 0.4, 20_000)
+    shares = np.array([0.001, 0.004, 0.025, 0.07, 0.1, 0.8])
+    rates = library[:, None] * shares
+    rates[:, 3] *= rng.choice([0.3, 1.7], len(library))  # two kinds of rows
+    likelihood = resolve_likelihood(name).fit(rng.poisson(rates))
+    encoded = likelihood.encode(torch.tensor(rng.poisson(rates)))
+    spread = encoded.std(dim=0).numpy()
+    alike = spread[[0, 1, 2, 4, 5]]
+    # The most frequent feature is less noisy than what counts as a unit at least.
+    np.testing.assert_allclose(alike[:4], alike[0], rtol=0.1)
+    assert alike[4] < alike[0]
+    assert spread[3] > 1.4 * alike[0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.floats(0.05, 1e3), size=st.floats(0.3, 3.0))
+def test_sampling_noise_is_that_of_samples(rate, size):
+    draws = np.random.default_rng(0).poisson(rate * size, 1_000_000)
+    expected = np.log1p(draws / size).std()
+    found = _sampling_std(np.array([rate, 2e3]), np.array([size]))[0]
+    assert found == pytest.approx(expected, rel=0.02, abs=2e-3)
 
 
 def test_library_of_means_and_samples():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from scipy import special
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +15,8 @@ from ._statistics import LARGEST, RARE_SCALE, blocks, float32_tensor, moments
 # Row total of the training rows from which on densities are computed in float64: terms as large as
 # the counts, and larger, leave a difference of a few nats.
 LARGE_LIBRARY = 1e5
+# Expected counts up to which their probabilities are summed, and rates for which it is done.
+MOST_COUNTS, N_RATES = 100, 200
 
 
 class PoissonLikelihood(Likelihood):
@@ -31,8 +34,10 @@ class PoissonLikelihood(Likelihood):
 
     Notes
     -----
-    The encoder is given log1p of the counts scaled to the median library, standardised per feature;
-    standard deviations below 0.1 count as 0.1.
+    The encoder is given log1p of the counts scaled to the median library, in units of the standard
+    deviation that it would have by Poisson sampling alone, and at least 0.1: a feature is the
+    larger the more the rows differ in it. One factor for all features then makes the root mean
+    square one.
 
     Examples
     --------
@@ -85,12 +90,15 @@ class PoissonLikelihood(Likelihood):
         )
         # A feature never seen gets a share of a millionth of the largest, not zero.
         shares = np.maximum(sums, 1e-6 * sums.max()) if sums.max() > 0 else np.ones_like(sums)
-        scale = np.where(std > 0, np.maximum(std, RARE_SCALE), 1.0)
-        self._store(mean, scale, np.log(shares / shares.sum()))
+        shares = shares / shares.sum()
+        noise = _sampling_std(shares * median, self.size_quantiles[5::10].double().numpy() / median)
+        noise = np.maximum(noise, RARE_SCALE)
+        signal = np.maximum(std, RARE_SCALE) / noise
+        self._store(mean, noise * np.sqrt(np.square(signal).mean()), np.log(shares))
         return self
 
     def encode(self, x):
-        """Standardised log1p of the counts at the median library; see `Likelihood.encode`."""
+        """Scaled log1p of the counts at the median library; see `Likelihood.encode`."""
         library = x.sum(dim=-1, keepdim=True).clamp(min=1)
         return super().encode(torch.log1p(x * (self.size_quantiles[50] / library)))
 
@@ -136,6 +144,29 @@ class PoissonLikelihood(Likelihood):
         )
         left = position.long().clamp(max=99)
         return torch.lerp(quantiles[left], quantiles[left + 1], position - left)
+
+
+def _sampling_std(rates, sizes):
+    """Return the standard deviation of log1p(x / s) for Poisson x of mean s * rate, (p,).
+
+    Its root mean square over library sizes s, shares of the median. It is computed for a grid of
+    rates, from the probabilities of x where they are few, by its slope at the mean otherwise.
+
+    Parameters
+    ----------
+    rates : ndarray of shape (p,)
+        Positive.
+    sizes : ndarray of shape (q,)
+    """
+    grid = np.geomspace(rates.min(), rates.max(), N_RATES)
+    mean = grid[:, None] * sizes
+    counts = np.arange(2 * MOST_COUNTS + 1)
+    log_probability = special.xlogy(counts, mean[..., None]) - mean[..., None]
+    probability = np.exp(log_probability - special.gammaln(counts + 1))
+    value = np.log1p(counts / sizes[:, None])
+    first, second = (probability * value).sum(-1), (probability * value**2).sum(-1)
+    variance = np.where(mean < MOST_COUNTS, second - first**2, mean / (sizes + mean) ** 2)
+    return np.interp(np.log(rates), np.log(grid), np.sqrt(variance.clip(min=0.0).mean(-1)))
 
 
 class NegativeBinomialLikelihood(PoissonLikelihood):
