@@ -327,6 +327,15 @@ def test_shapes(n_diffusion_steps):
     assert model.get_feature_names_out()[0] == "ddvaeclassifier0"
 
 
+def test_neighbours_are_looked_for_among_standardised_rows_too():
+    X, y = make_rows()
+    X = PCA(random_state=0).fit_transform(X * [5.0, 4.0, 1.0, 1.0, 1.0])
+    model = small(max_iter=1).fit(X, y)
+    assert model.likelihood_.unit is not None  # what the encoder sees is not standardised
+    standardised = model._engine.standardise(X)
+    np.testing.assert_allclose(standardised, (X - X.mean(0)) / X.std(0), atol=1e-5)
+
+
 def test_probabilities(fitted):
     X, _ = make_rows(40, seed=5)
     p = fitted.predict_proba(X)
