@@ -22,6 +22,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from .likelihoods import GaussianLikelihood
 from .metrics import knn_accuracy
 
 LABELS = {
@@ -216,24 +217,25 @@ def split_rows(X, y, likelihood, seed):
             notes.append(f"{np.sum(~varies)} columns left out, constant in the training rows")
             train, test = train[:, varies], test[:, varies]
 
-    preprocessing = _peer_preprocessing(likelihood).fit(train)
+    preprocessing = _peer_preprocessing(likelihood, train).fit(train)
     log_volume = None
     if likelihood == "gaussian":
-        log_volume = float(np.log(preprocessing.scale_).sum())
+        scale = preprocessing.scale_  # None for principal components
+        log_volume = 0.0 if scale is None else float(np.log(scale).sum())
     labels = (None, None) if y is None else (y[train_rows], y[test_rows])
     peers = preprocessing.transform(train), preprocessing.transform(test)
     return Split(train, test, *peers, *labels, log_volume), notes
 
 
-def _peer_preprocessing(likelihood):
+def _peer_preprocessing(likelihood, X):
     """Return what a careful user does to the rows before PCA, t-SNE or UMAP.
 
-    Measurements are standardised; intensities in [0, 1] share a scale already; counts are divided
-    by their row's total and log-transformed; genotypes are centred and scaled per variant, missing
-    calls set to the mean.
+    Measurements are standardised, but not principal components; intensities in [0, 1] share a scale
+    already; counts are divided by their row's total and log-transformed; genotypes are centred and
+    scaled per variant, missing calls set to the mean.
     """
     if likelihood == "gaussian":
-        return StandardScaler()
+        return StandardScaler(with_std=GaussianLikelihood().fit(X).unit is None)
     if likelihood in ("poisson", "negative_binomial"):
         return FunctionTransformer(_log_normalize)
     if likelihood == "binomial":

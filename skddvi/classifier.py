@@ -676,7 +676,7 @@ class DDVAEClassifier(
         if embed is not None:
             views.append(embed(X))
         if X.shape[0] * X.shape[1] <= VIEW_ENTRIES:
-            views.append(engine.standardise(X))
+            views.append(engine.standardize(X))
             if engine.model.likelihood.name == "gaussian":
                 views.append(X if isinstance(X, np.ndarray) else X.toarray())
         if not views:

@@ -332,7 +332,7 @@ def test_neighbours_are_looked_for_among_standardised_rows_too():
     X = PCA(random_state=0).fit_transform(X * [5.0, 4.0, 1.0, 1.0, 1.0])
     model = small(max_iter=1).fit(X, y)
     assert model.likelihood_.unit is not None  # what the encoder sees is not standardised
-    standardised = model._engine.standardise(X)
+    standardised = model._engine.standardize(X)
     np.testing.assert_allclose(standardised, (X - X.mean(0)) / X.std(0), atol=1e-5)
 
 

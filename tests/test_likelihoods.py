@@ -341,6 +341,27 @@ def test_components_beyond_the_rank_do_not_matter():
     assert whether_components(scores)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("scaling", ["auto", "common"])
+def test_constant_columns_have_no_share_in_the_common_scale(scaling, unit):
+    X = unit * np.column_stack([component_scores(), np.zeros(300)])
+    likelihood = GaussianLikelihood(scaling=scaling).fit(X)
+    encoded = likelihood.encode(torch.tensor(X))[:, :-1]
+    assert encoded.square().mean().sqrt().item() == pytest.approx(1.0, rel=1e-4)
+    assert GaussianLikelihood(scaling="common").fit(np.ones((3, 2))).unit == 1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_standardised_rows_of_wild_scales(dtype):
+    X = (component_scores() * 10.0 ** np.array([9, 9, 9, 9, 9, 9, 9, -29])).astype(dtype)
+    likelihood = GaussianLikelihood(scaling="common").fit(X)
+    standardised = likelihood.standardize(torch.tensor(X))
+    np.testing.assert_allclose(standardised.std(dim=0, correction=0).numpy(), 1.0, rtol=1e-4)
+    for name in COUNTS:
+        likelihood, x = fitted(name), torch.tensor(data(name))
+        assert torch.equal(likelihood.standardize(x), likelihood.encode(x))
+
+
 @pytest.mark.parametrize(
     "X",
     [
@@ -356,10 +377,13 @@ def test_components_beyond_the_rank_do_not_matter():
         np.zeros((5, 3)),
         np.ones((1, 3)),
         component_scores()[:, :1],
+        # Unrelated measurements: few of them, and in units far apart.
+        component_scores()[:, [0, 1, 2, 4]],
+        component_scores(seed=1) * np.geomspace(1.0, 0.01, 8),
     ],
     ids=[
         *("wine", "iris", "diabetes", "digits", "standardised", "centred", "reversed"),
-        *("shifted", "rising", "constant", "one row", "one component"),
+        *("shifted", "rising", "constant", "one row", "one component", "four", "far apart"),
     ],
 )
 def test_anything_else_is_standardised(X):

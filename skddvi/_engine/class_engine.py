@@ -51,11 +51,9 @@ class ClassEngine(Engine):
         """Start from the hidden layers of another engine's encoder, of the same widths."""
         self.model.posterior.body.load_state_dict(other.model.posterior.body.state_dict())
 
-    def standardise(self, X):
-        """Return the rows as the likelihood prepares them, but each feature by its own scale."""
-        likelihood = self._model_in(X.dtype).likelihood
-        own = likelihood.input_scale / likelihood.scale
-        return self._by_chunk(X, lambda x: likelihood.encode(x) * own)
+    def standardize(self, X):
+        """Return the rows as the likelihood prepares them, every measurement standardised."""
+        return self._by_chunk(X, self._model_in(X.dtype).likelihood.standardize)
 
     def log_class_probabilities(self, X):
         """Return log q(l|x), (n, C)."""

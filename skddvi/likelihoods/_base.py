@@ -93,6 +93,20 @@ class Likelihood(ByValueModule):
         """
         return self._centered(x).div_(self.input_scale).to(self.scale.dtype)
 
+    def standardize(self, x):
+        """Scale rows as `encode` does, but each measurement by its own spread.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, p)
+            Rows in original units.
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+        return self.encode(x)
+
     @property
     def input_scale(self):
         """What `encode` divides the centred features by: a Tensor of shape (p,) or of one value."""

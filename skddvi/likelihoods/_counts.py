@@ -37,7 +37,7 @@ class PoissonLikelihood(Likelihood):
     The encoder is given log1p of the counts scaled to the median library, in units of the standard
     deviation that it would have by Poisson sampling alone, and at least 0.1: a feature is the
     larger the more the rows differ in it. One factor for all features then makes the root mean
-    square one.
+    square one, if no feature is rare.
 
     Examples
     --------

@@ -31,16 +31,17 @@ class GaussianLikelihood(Likelihood):
         they may have any units. "common": all by one number, so that they keep the scales that they
         have among themselves, as in PCA, t-SNE and UMAP. "auto": "common" for principal components,
         since to standardise them would be to undo the analysis that says which of them matter, and
-        "features" for anything else. Features are taken for principal components if over the
-        training rows they are centred, uncorrelated and of falling variance.
+        "features" for anything else. Features are taken for principal components if there are five
+        or more, and over the training rows they are centred, uncorrelated and of falling variance,
+        the largest spread at most 100 times the smallest.
 
     Attributes
     ----------
     log_variance : nn.Parameter of shape (p,) or None
         Log-variance before the floor of 1e-6, which is smooth: ``log(exp(log_variance) + 1e-6)``.
     unit : Tensor or None
-        The number by which all features are divided, the root of their mean variance, where it is
-        one number.
+        The number by which all features are divided, the root of their mean variance, those that
+        are constant left out, where it is one number.
 
     Notes
     -----
@@ -87,7 +88,8 @@ class GaussianLikelihood(Likelihood):
         self._store(mean, scale, np.zeros_like(mean))
         common = self.scaling == "common"
         if common or (self.scaling == "auto" and are_components(X, mean, std)):
-            self.unit = self.scale.double().square().mean().sqrt().float()
+            varying = self.scale[torch.from_numpy(low != high)].double()
+            self.unit = varying.square().mean().sqrt().float() if len(varying) else torch.ones(())
         else:
             self.unit = None
         if self.variance == "learned":
@@ -98,6 +100,10 @@ class GaussianLikelihood(Likelihood):
     def input_scale(self):
         """What `encode` divides the centred features by: a Tensor of shape (p,) or of one value."""
         return self.scale if self.unit is None else self.unit
+
+    def standardize(self, x):
+        """Scale each feature by its own spread; see `Likelihood.standardize`."""
+        return self._standardize(x).to(self.scale.dtype)
 
     def _bounded_log_variance(self):
         if self.variance == "learned":

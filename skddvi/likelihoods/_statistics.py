@@ -8,11 +8,14 @@ _BLOCK_ENTRIES = 2**20  # entries of X held in float64 at once: 8 MiB
 TOLERANCE = 1e-6  # MinMaxScaler may return 1 + 2e-16, imputed dosages 2 + 1e-7
 LARGEST = np.finfo(np.float32).max
 RARE_SCALE = 0.1  # features rarer than this standard deviation are not blown up to unit scale
-# Of components: how many at most; by how many standard errors a mean may be off; how large the root
-# mean square of correlations may be, in standard errors and at all; by which factor a spread may be
-# above an earlier one. Of spreads below a share of the largest only rounding errors are left.
-MOST_COMPONENTS, MEAN_ERRORS, CORRELATION_ERRORS, LARGEST_CORRELATION = 1000, 5.0, 2.0, 0.1
-LARGEST_RISE, SMALLEST_SHARE = 1.5, 1e-6
+# Of components: how few and how many they may be, for a few unrelated measurements are easily like
+# them; by how many standard errors a mean may be off; how large the root mean square of
+# correlations may be, in standard errors and at all; by which factor a spread may be above an
+# earlier one, and the first above the last, lest a measurement in a large unit hide others. Of
+# spreads below a share of the largest only rounding errors are left.
+FEWEST_COMPONENTS, MOST_COMPONENTS, MEAN_ERRORS = 5, 1000, 5.0
+CORRELATION_ERRORS, LARGEST_CORRELATION = 2.0, 0.1
+LARGEST_RISE, LARGEST_RATIO, SMALLEST_SHARE = 1.5, 100.0, 1e-6
 
 
 def blocks(X):
@@ -52,8 +55,8 @@ def moments(row_blocks):
 def are_components(X, mean, std):
     """Whether features are centred, uncorrelated and of falling variance.
 
-    The scores of a principal component analysis are, and hardly anything else is: also those of a
-    part of its rows, up to sampling errors.
+    The scores of a principal component analysis are, those of a part of its rows up to sampling
+    errors, and seldom anything else.
 
     Parameters
     ----------
@@ -64,7 +67,9 @@ def are_components(X, mean, std):
     n_rows = X.shape[0]
     used = std > SMALLEST_SHARE * std.max(initial=0.0)
     mean, std = mean[used], std[used]
-    if not 2 <= len(std) <= MOST_COMPONENTS:
+    if not FEWEST_COMPONENTS <= len(std) <= MOST_COMPONENTS:
+        return False
+    if std.max() > LARGEST_RATIO * std.min():
         return False
     if (np.abs(mean) > MEAN_ERRORS / np.sqrt(n_rows) * std).any():
         return False
