@@ -187,6 +187,18 @@ def test_density_of_pca_is_in_the_units_of_the_data(rows):
     assert comparison.results[0].nats_per_row == pytest.approx(expected)
 
 
+def test_peers_get_principal_components_on_their_scale():
+    """As the model does, and their density is that of the rows as given."""
+    rng = np.random.default_rng(0)
+    X = PCA(random_state=0).fit_transform(rng.normal(size=(300, 6)) * [9, 7, 5, 3, 2, 1])
+    np.save("rows.npy", X)
+    comparison = _compare.compare(load_dataset("rows.npy"), ["pca"], likelihood="gaussian")
+    train, test = comparison.split.train, comparison.split.test
+    np.testing.assert_allclose(comparison.split.peer_train, train - train.mean(axis=0))
+    expected = PCA(2).fit(train).score(test)
+    assert comparison.results[0].nats_per_row == pytest.approx(expected)
+
+
 def test_missing_umap(capsys, table, monkeypatch):
     monkeypatch.setattr(_compare.importlib.util, "find_spec", lambda name: None)
     assert run("compare", table, "--label", "kind", "--methods", "umap", "--no-plot") == 2
