@@ -104,6 +104,7 @@ class Likelihood(ByValueModule):
         Returns
         -------
         Tensor of shape (n, p)
+            In the module's dtype, free of NaN.
         """
         return self.encode(x)
 
