@@ -321,7 +321,6 @@ def test_divergence_under_an_enormous_alpha_names_it():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_defaults_describe_new_rows_better_where_rows_are_few():
     X = genotypes(500, 400)
     rows, new = X[:200], X[200:]

@@ -177,11 +177,8 @@ class Likelihood(ByValueModule):
         """
         raise NotImplementedError
 
-    def _standardize(self, x):
-        """Rows on the standardised scale, in the wider dtype of x and the module."""
-        return self._centered(x).div_(self.scale)
-
     def _centered(self, x):
+        """Rows without their mean, in the wider dtype of x and the module."""
         return (x - self.center).sub_(self.center_tail)
 
     def _store(self, center, scale, initial):

@@ -105,6 +105,10 @@ class GaussianLikelihood(Likelihood):
         """Scale each feature by its own spread; see `Likelihood.standardize`."""
         return self._standardize(x).to(self.scale.dtype)
 
+    def _standardize(self, x):
+        """Rows on the standardised scale, in the wider dtype of x and the module."""
+        return self._centered(x).div_(self.scale)
+
     def _bounded_log_variance(self):
         if self.variance == "learned":
             floor = self.log_variance.new_tensor(math.log(self.variance_floor))
