@@ -38,9 +38,8 @@ from .likelihoods import Likelihood, resolve_likelihood
 from .noising import posterior_coefficients, resolve_noising
 from .priors import resolve_prior
 
-# With batch_size="auto": a batch is this share of the rows, within these bounds; while it is below
-# an estimator's ``_auto_small_batch``, a larger share up to that.
-AUTO_BATCHES, AUTO_SMALL_BATCHES, AUTO_BATCH_BOUNDS = 64, 16, (64, 512)
+# With batch_size="auto": a batch is this share of the rows, within these bounds.
+AUTO_BATCHES, AUTO_BATCH_BOUNDS = 64, (64, 512)
 # With max_iter="auto": so many epochs, or as many as make so many gradient steps, but never fewer.
 AUTO_EPOCHS, AUTO_STEPS, AUTO_MIN_EPOCHS = 40, 5000, 5
 # With kl_weight="auto": so many times the square root of the features to a row, but never below 1.
@@ -190,8 +189,6 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
     _accept_sparse = "csr"
     # Whether rows may stay in a store, see StoredRows; else they are read all at once.
     _accept_stored = True
-    # See AUTO_BATCHES.
-    _auto_small_batch = AUTO_BATCH_BOUNDS[0]
     # Parameters that a warm start may not change.
     _structure_names = STRUCTURE
     # The latents are what inverse_transform is about, not metadata to be routed to it.
@@ -429,8 +426,7 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
         n_rows = X.shape[0]
         batch_size = self.batch_size
         if batch_size == "auto":
-            small = min(n_rows // AUTO_SMALL_BATCHES, self._auto_small_batch)
-            batch_size = int(np.clip(max(n_rows // AUTO_BATCHES, small), *AUTO_BATCH_BOUNDS))
+            batch_size = int(np.clip(n_rows // AUTO_BATCHES, *AUTO_BATCH_BOUNDS))
         batch_size = min(int(batch_size), n_rows)  # of numpy's integers torch takes no size
         max_iter = self.max_iter
         if max_iter == "auto":

@@ -113,7 +113,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         no penalty. A ``decoder`` of your own has none.
     batch_size : int or "auto", default="auto"
         Rows in a gradient step. "auto" is a 64th of the training rows, but at least 64 and at most
-        512, with a 16th up to 128 instead where that is more; never more than there are.
+        512; never more than there are.
     learning_rate_init : float, default=0.003
         Learning rate of Adam, whose decay rates are 0.9 and 0.95. From this it falls along a line
         to 0; over the first 5 % of the steps it rises from 0 to that line.
@@ -264,7 +264,6 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         "init": [StrOptions({"auto", "neighbors", "random"})],
         "regularizer": [StrOptions({"auto"}), *BaseDDVAE._parameter_constraints["regularizer"]],
     }
-    _auto_small_batch = 128
 
     def __init__(
         self,

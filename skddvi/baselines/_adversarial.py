@@ -5,7 +5,6 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._base import AUTO_BATCH_BOUNDS
 from ._base import Baseline, constraints, document, structure
 
 # Steps of the critic for each of the encoder, by its kind: those of the papers.
@@ -93,8 +92,6 @@ class AdversarialAutoencoder(Baseline):
 
     kl_weight = 0.0
     kl_warmup = 0.0
-    # Half of the steps are too few for it.
-    _auto_small_batch = AUTO_BATCH_BOUNDS[0]
     _parameter_constraints: dict = constraints(
         critic=[StrOptions(set(AUTO_CRITIC_STEPS))],
         adversarial_weight=[Interval(Real, 0, None, closed="left")],

@@ -83,9 +83,6 @@ def document(cls):
         if name in blocks:
             default = f"default={parameter.default}"
             blocks[name] = re.sub("default=[0-9.]+$", default, blocks[name], count=1, flags=re.M)
-    if cls._auto_small_batch < DDVAETransformer._auto_small_batch:
-        batches = re.sub(r",\s+with a 16th .* that is more", "", blocks["batch_size"], flags=re.S)
-        blocks["batch_size"] = batches
     given = re.sub(r'\s"auto"\s+is\s.*', "", blocks["regularizer"], flags=re.S)
     kind = ": callable or list of callables, default=None"
     blocks["regularizer"] = re.sub(': "auto", .*', kind, given)
