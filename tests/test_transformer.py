@@ -516,9 +516,9 @@ def test_auto_batch_size_and_one_larger_than_the_data():
     sizes = (
         (10, 10),
         (80, low),
-        (1600, 100),
-        (8000, 128),
-        (100 * 128, 100 * 128 // 64),
+        (1600, low),
+        (8000, 125),
+        (12800, 200),
         (10**6, high),
     )
     for n_rows, expected in sizes:
