@@ -14,7 +14,15 @@ from sklearn.model_selection import train_test_split
 MNIST_HELP = """an .npz file with X_train, y_train, X_test, y_test, or Keras' mnist.npz with
 x_train, ...: see the top of the file for how to get it"""
 # Of this package; the others are peers.
-ENGINE_METHODS = ("ddvae", "ddvae_neighbors", "ddvae_picture", "vae", "aae", "iaf")
+ENGINE_METHODS = (
+    "ddvae",
+    "ddvae_uncorrected",
+    "ddvae_neighbors",
+    "ddvae_picture",
+    "vae",
+    "aae",
+    "iaf",
+)
 # What does for a picture of many rows, few epochs at a higher rate: the regulariser starts from a
 # layout.
 PICTURE = {"sleep": "off", "max_iter": 10, "learning_rate_init": 0.005}
@@ -74,10 +82,13 @@ def make_estimator(method, seed, **params):
 
         if method == "ddvae_picture":
             params = {**PICTURE, **params}
+        if method == "ddvae_uncorrected":
+            params = {"n_refinements": 0, **params}
         if method in ("ddvae_neighbors", "ddvae_picture"):
             params = {"regularizer": NeighborhoodPreservation(), **params}
         models = {
             "ddvae": DDVAETransformer,
+            "ddvae_uncorrected": DDVAETransformer,
             "ddvae_neighbors": DDVAETransformer,
             "ddvae_picture": DDVAETransformer,
             "vae": baselines.GaussianVAE,

@@ -61,6 +61,7 @@ def cell(method, seed, settings, pictures=None):
         prior=prior,
         likelihood="bernoulli",
         n_diffusion_steps=int(n_steps),
+        n_refinements=0,  # as with all of the rows
         sleep=sleep,
         regularizer=PriorCoverage() if coverage else None,
         max_iter=settings["max_iter"],

@@ -59,8 +59,9 @@ POSTERIORS = {
     "aae_wgan": (baselines.AdversarialAutoencoder, {"critic": "wasserstein"}),
     # Its chain lets something of the row through only where the noise is small.
     "latent_diffusion": (baselines.UnconditionalLatentDiffusion, {"noising": [0.05] * 8}),
-    "ddvae": (DDVAETransformer, {"regularizer": None}),
-    "ddvae_coverage": (DDVAETransformer, {"regularizer": PriorCoverage()}),
+    # Encoder and decoder as all others have them, also of a few rows.
+    "ddvae": (DDVAETransformer, {"regularizer": None, "n_refinements": 0}),
+    "ddvae_coverage": (DDVAETransformer, {"regularizer": PriorCoverage(), "n_refinements": 0}),
 }
 COLUMNS = {
     "fit_cpu_seconds": ("fit s", ".1f"),

@@ -403,7 +403,12 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             projection=self._projection(X, likelihood),
             encoder=self.encoder,
             decoder=self.decoder,
+            n_refinements=self._n_refinements(X),
         )
+
+    def _n_refinements(self, X):
+        """Return how often what the encoder says of a row is corrected."""
+        return 0
 
     def _projection(self, X, likelihood):
         """Return the matrix (k, p) of the components that the encoder sees; None for features."""

@@ -44,6 +44,7 @@ def make_model(
     orthogonal=False,
     hidden_layer_sizes=(),
     posterior=None,
+    n_refinements=0,
     seed=0,
 ):
     """Return a float64 model with a hand-set linear decoder and features of many units.
@@ -63,6 +64,7 @@ def make_model(
         activation="tanh",
         generator=torch.Generator().manual_seed(seed),
         posterior=posterior,
+        n_refinements=n_refinements,
     ).double()
     weight = rng.normal(size=(N_FEATURES, prior.n_components))
     if orthogonal:
@@ -209,7 +211,7 @@ def predict(posterior, y, t, condition):
 def log_weights(model, x, n_draws, seed=0):
     """Return log w of equation (7), (n_draws, n) float64 array, for independent draws."""
     generator = torch.Generator().manual_seed(seed)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     results = []
     for start in range(0, n_draws, 10_000):
         shape = min(10_000, n_draws - start), len(x), model.posterior.noise_size

@@ -114,7 +114,7 @@ def test_untrained_it_is_the_gaussian_posterior(posterior):
     ).double()
 
     def log_weight(model, noise):
-        condition = model.posterior.condition(model.likelihood.encode(x))
+        condition = model.infer(x)
         return bound_terms(model, x, condition, noise).log_weight.detach().numpy()
 
     # The hierarchical posterior draws its auxiliary variable first.
@@ -125,7 +125,7 @@ def test_untrained_it_is_the_gaussian_posterior(posterior):
 @posteriors
 def test_the_noise_free_latents_are_those_of_no_noise(posterior):
     model, x = near_model(posterior)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     silence = torch.zeros(len(x), model.posterior.noise_size, dtype=torch.float64)
     expected = model.posterior.draw(condition, silence).z
     assert torch.allclose(model.posterior.mode(condition), expected, rtol=0, atol=1e-12)
@@ -134,7 +134,7 @@ def test_the_noise_free_latents_are_those_of_no_noise(posterior):
 @posteriors
 def test_the_path_of_a_draw_ends_at_its_latents(posterior):
     model, x = near_model(posterior)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     noise = torch.randn(
         len(x), model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
     ).double()
@@ -154,7 +154,7 @@ def flow(d, size=1.0):
     x = draw_rows(model, 3)
     with torch.no_grad():
         model.posterior.head.bias[d : 2 * d] = 0.0  # as wide as the prior, to see its shape
-        return model.posterior, model.posterior.condition(model.likelihood.encode(x))
+        return model.posterior, model.infer(x)
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -244,7 +244,7 @@ def test_the_blind_chain_knows_of_the_row_where_it_starts_and_nothing_else():
     model, _ = near_model(UNCONDITIONAL)
     x = draw_rows(model, 5)
     posterior = model.posterior
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     assert condition[0].std(0).min() > 0.01
     for part in condition[2:]:
         assert torch.equal(part, part[:1].expand_as(part))
@@ -259,7 +259,7 @@ def test_the_blind_chain_knows_of_the_row_where_it_starts_and_nothing_else():
 def test_the_latent_sleep_term_teaches_the_blind_chain_itself():
     model, x = near_model(UNCONDITIONAL)
     z = model.prior.sample(20, torch.Generator().manual_seed(0)).double()
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     of_rows = [part[:1].expand(20, -1) for part in condition]
     found = model.posterior.latent_sleep_loss(z, torch.Generator().manual_seed(1))
     path = model.posterior._path_loss(

@@ -161,7 +161,7 @@ def test_log_ratio_is_the_ratio_of_the_densities_along_the_path(n_steps, noising
     set_posterior(model)
     perturb(model, encoder=0.5, denoiser=0.7)
     posterior, x = model.posterior, draw_rows(model, 4)
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     noise = torch.randn(
         4, posterior.noise_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -247,7 +247,7 @@ def test_the_gap_of_bound_4_is_the_divergence_between_the_paths(n_steps, noising
     x = draw_rows(model, 2)
     gap = evidence(model, x) - log_weights(model, x, 40_000)
     schedule = noise_schedule(noising, n_steps)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     _, variance = gaussian_of(model.posterior, condition)
     log_first, log_last = (condition[i].detach().numpy() for i in (1, 4))
     last_std = np.sqrt(unknown(schedule, 1, variance)) * np.exp(log_last)
@@ -346,7 +346,7 @@ def test_a_prior_of_unknown_posterior_is_followed_as_a_normal_of_its_moments():
     # A logistic prior's draws are those of the normal; only its density in the weights differs.
     logistic = make_model(UserPrior(Logistic(2)), n_steps=4)
     logistic.load_state_dict(model.state_dict(), strict=False)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     noise = torch.randn(9, 4, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     draw, same = (each.posterior.draw(condition, noise) for each in (logistic, model))
     assert torch.allclose(draw.z, same.z, rtol=0, atol=1e-9)
@@ -394,7 +394,7 @@ def path_cross_entropy(model, schedule, x, z, generator):
     posterior = model.posterior
     alpha, sigma, (mean_y, mean_z, std) = schedule
     n_steps = len(alpha) - 1
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     u = (z - posterior.loc) / posterior.scale
     eps = torch.randn(n_steps + 1, *u.shape, generator=generator, dtype=torch.float64)
 
@@ -427,7 +427,7 @@ def test_the_sleep_loss_is_the_cross_entropy_of_the_path_up_to_its_constant(n_st
     set_posterior(model)
     perturb(model, encoder=0.05, denoiser=0.1 if noising == "variance_exploding" else 0.3)
     z, x = dreams(model, 60_000)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     generator = torch.Generator().manual_seed(1)
     loss = model.posterior.sleep_loss(condition, z, generator).detach()
     schedule = noise_schedule(noising, n_steps)
@@ -445,7 +445,7 @@ def test_the_sleep_loss_of_the_gaussian_posterior_is_its_cross_entropy():
     set_posterior(model)
     perturb(model, encoder=0.3, denoiser=0.0)
     z, x = dreams(model, 5)
-    mean, log_std = model.posterior.condition(model.likelihood.encode(x))
+    mean, log_std = model.infer(x)
     u = (z - model.posterior.loc) / model.posterior.scale
     expected = -torch.distributions.Normal(mean, log_std.exp()).log_prob(u).sum(-1)
     loss = model.posterior.sleep_loss((mean, log_std), z, None)
@@ -469,7 +469,7 @@ def test_the_sleep_loss_is_stationary_and_least_at_the_exact_posterior(n_steps, 
     z, x = dreams(model, 4000)
 
     def loss():
-        condition = posterior.condition(model.likelihood.encode(x))
+        condition = model.infer(x)
         return posterior.sleep_loss(condition, z, torch.Generator().manual_seed(1))
 
     least = loss()

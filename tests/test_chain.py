@@ -143,7 +143,7 @@ def test_the_chain_of_a_kernel_prior_is_that_of_any_prior_with_its_moments(
         model = make_model(each, 5, posterior=(kind, {}), hidden_layer_sizes=(7,))
         perturb(model, encoder=0.5, denoiser=0.7)
         x = draw_rows(make_model(prior(**args), 5, hidden_layer_sizes=(7,)), 6)
-        condition = model.posterior.condition(model.likelihood.encode(x))
+        condition = model.infer(x)
         assert {type(step.moments) for step in model.posterior._chain(condition).values()} == {
             moments
         }
@@ -187,7 +187,7 @@ def test_moments_that_a_user_has_changed_are_those_of_the_chain(kind, name):
     for prior in (subclass, changed, kind()):
         posterior = make_model(prior, 3, hidden_layer_sizes=(7,)).posterior
         inputs = torch.ones(2, posterior.body[0].in_features, dtype=torch.float64)
-        modes.append(posterior.mode(posterior.condition(inputs)))
+        modes.append(posterior.mode(posterior.condition_on(posterior.statistics(inputs))))
     torch.testing.assert_close(modes[0], modes[1], rtol=1e-9, atol=1e-12)
     assert (modes[2] - modes[0]).abs().max() > 0.01
 
@@ -242,7 +242,7 @@ def test_gradients_of_the_chain_under_autocast_are_in_full_precision(prior):
 def test_a_chain_without_gradient_is_the_same():
     model = make_model(PinwheelPrior(n_arms=5), n_steps=4)
     perturb(model, encoder=0.5, denoiser=0.7)
-    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    condition = model.infer(draw_rows(model, 6))
     noise = torch.randn(
         3, 6, model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
     ).double()
@@ -259,7 +259,7 @@ def test_a_chain_without_gradient_is_the_same():
 
 def test_gradients_of_weights_that_were_changed_meanwhile_are_refused():
     model = make_model(n_steps=4)
-    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    condition = model.infer(draw_rows(model, 6))
     z = model.posterior.mode(condition)
     with torch.no_grad():
         model.posterior.denoiser.hidden.weight.mul_(2.0)
@@ -309,7 +309,7 @@ def test_gradients_of_gradients_are_those_of_automatic_differentiation(name, mon
 
     def of_a_contractive_penalty():
         inputs = model.likelihood.encode(x).detach().requires_grad_()
-        z = model.posterior.mode(model.posterior.condition(inputs))
+        z = model.posterior.mode(model.posterior.condition_on(model.posterior.statistics(inputs)))
         (slope,) = torch.autograd.grad(z.sum(), inputs, create_graph=True)
         model.zero_grad()
         slope.square().sum().backward()
@@ -348,7 +348,7 @@ def test_slopes_are_precise_where_evidence_is_narrow():
 
 def test_a_chain_takes_one_thread_and_gives_the_others_back():
     model, seen, before = make_model(n_steps=4), [], torch.get_num_threads()
-    condition = model.posterior.condition(model.likelihood.encode(draw_rows(model, 6)))
+    condition = model.infer(draw_rows(model, 6))
     model.posterior.denoiser.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     torch.set_num_threads(2)
     try:

@@ -193,8 +193,8 @@ def test_path_ends_where_the_posterior_draws(model):
     path = model._engine.sample_path(X, 5)
     assert path.shape == (5, 70, 2)
     np.testing.assert_array_equal(path[-1], model._engine.sample_posterior(X, 1, 5)[0])
-    posterior = model._engine.model.double().posterior
-    condition = posterior.condition(model.likelihood_.encode(torch.tensor(X)))
+    double = model._engine.model.double()
+    posterior, condition = double.posterior, double.infer(torch.tensor(X))
     silence = torch.zeros(70, posterior.noise_size, dtype=torch.float64)
     with torch.no_grad():
         quiet = posterior.path(condition, silence)

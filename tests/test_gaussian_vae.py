@@ -35,9 +35,7 @@ def vae():
     perturb(model, encoder=0.4, denoiser=0.0)
     x = draw_rows(model, 6)
     posterior = model.posterior
-    mean, log_std = (
-        value.detach().numpy() for value in posterior.condition(model.likelihood.encode(x))
-    )
+    mean, log_std = (value.detach().numpy() for value in model.infer(x))
     loc, scale = posterior.loc.numpy(), posterior.scale.numpy()
     return model, x, loc + scale * mean, scale * np.exp(log_std)
 
@@ -46,7 +44,7 @@ def terms_of(model, x, n_draws):
     generator = torch.Generator().manual_seed(0)
     shape = n_draws, len(x), model.posterior.noise_size
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     with torch.no_grad():
         return bound_terms(model, x, condition, noise)
 
@@ -169,7 +167,7 @@ def test_the_gradient_of_the_bound_is_that_of_finite_differences(n_steps, noisin
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def bound():
-        condition = model.posterior.condition(model.likelihood.encode(x))
+        condition = model.infer(x)
         return bound_terms(model, x, condition, noise).log_weight.mean()
 
     derivatives = gradient_and_difference(model, bound)
@@ -207,7 +205,7 @@ def test_the_bound_of_many_draws_has_the_gradient_of_its_weights():
     model, x = trainable_model(4, "cosine")
     shape = 5, len(x), model.posterior.noise_size
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     log_weight = bound_terms(model, x, condition, noise).log_weight
     share = torch.autograd.grad(importance_weighted_bound(log_weight).sum(), log_weight)[0]
     assert share.sum(0).numpy() == pytest.approx(1.0)

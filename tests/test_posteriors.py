@@ -31,7 +31,7 @@ def draws_of(model, x, n_draws, seed=0):
     shape = n_draws, len(x), model.posterior.noise_size
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        return model.posterior.draw(model.posterior.condition(model.likelihood.encode(x)), noise)
+        return model.posterior.draw(model.infer(x), noise)
 
 
 def vague_model(prior, n_steps, noising="cosine"):
@@ -56,7 +56,7 @@ def test_an_untrained_chain_draws_what_prior_and_evidence_say(n_steps, noising):
     set_posterior(model)
     x = draw_rows(model, 3)
     posterior = model.posterior
-    mean, variance = gaussian_of(posterior, posterior.condition(model.likelihood.encode(x)))
+    mean, variance = gaussian_of(posterior, model.infer(x))
     loc, scale = posterior.loc.numpy(), posterior.scale.numpy()
     mean, std = loc + scale * mean, scale * np.sqrt(variance)
     z = draws_of(model, x, 20_000).z.numpy()
@@ -78,7 +78,7 @@ def test_the_chain_starts_wide_and_ends_where_the_data_say(noising):
     model = make_model(n_steps=n_steps, noising=noising)
     set_posterior(model)
     x = draw_rows(model, 3)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     _, variance = gaussian_of(model.posterior, condition)
     log_first, log_last = (condition[i].detach().numpy() for i in (1, 4))
     alpha, sigma, (_, mean_z, std) = noise_schedule(noising, n_steps)
@@ -99,7 +99,7 @@ def test_an_untrained_prediction_is_the_mean_of_z_given_the_noised_latent():
     model = make_model(n_steps=8)
     set_posterior(model)
     x = draw_rows(model, 4)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     mean, variance = gaussian_of(model.posterior, condition)
     alpha, sigma, _ = noise_schedule("cosine", 8)
     y = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -183,7 +183,7 @@ def test_the_denoiser_sees_noised_prior_draws_of_unit_scale():
     seen = []
     posterior.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     x = draw_rows(model, 1)
-    condition = [part.expand(4000, -1) for part in posterior.condition(model.likelihood.encode(x))]
+    condition = [part.expand(4000, -1) for part in model.infer(x)]
     generator = torch.Generator().manual_seed(0)
     u, eps = torch.randn(2, 4000, 2, generator=generator, dtype=torch.float64)
     chain = posterior._chain(condition)
@@ -201,7 +201,7 @@ def test_one_step_for_all_rows_or_one_for_each_is_the_same():
     perturb(model, encoder=0.5, denoiser=0.7)
     x = draw_rows(model, 8)
     posterior = model.posterior
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     y = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     steps = torch.tensor([3, 1, 8, 2, 7, 4, 6, 5])
     found = posterior.predict(y, posterior._at_steps(steps, condition), condition)
@@ -216,11 +216,11 @@ def test_a_weak_signal_keeps_its_digits_in_float32():
     model = vague_model(NormalPrior(2), 24, [0.5] * 24)
     x = draw_rows(model, 4)
     y = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     expected = predict(model.posterior, y.double(), 24, condition).detach().numpy()
     assert abs(expected).max() > 1e-4
     model.float()
-    condition = model.posterior.condition(model.likelihood.encode(x.float()))
+    condition = model.infer(x.float())
     found = predict(model.posterior, y, 24, condition).detach().numpy()
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
@@ -248,12 +248,12 @@ def test_the_noise_free_path_is_that_of_the_draws_without_noise(n_steps):
     set_posterior(model)
     x = draw_rows(model, 4)
     posterior = model.posterior
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     mode = posterior.mode(condition).detach().numpy()
     mean, _ = exact_posterior(model, x)
     assert mode == pytest.approx(mean, abs=1e-9)
     perturb(model, encoder=0.5, denoiser=0.7)
-    condition = posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     silence = torch.zeros(4, posterior.noise_size, dtype=torch.float64)
     expected = posterior.draw(condition, silence).z
     assert torch.allclose(posterior.mode(condition), expected, rtol=0, atol=1e-12)
@@ -318,7 +318,7 @@ def test_the_divergence_by_dimension_finds_a_collapsed_one():
         model.posterior.head.weight[[1, 3]] = 0.0
         model.posterior.head.bias[[1, 3]] = torch.tensor([0.0, 6.0]).double()
     x = draw_rows(model, 500)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     noise = torch.randn(
         500, model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
     ).double()
@@ -333,7 +333,7 @@ def test_draws_of_a_row_do_not_depend_on_the_rows_beside_it():
     model = make_model(n_steps=8)
     perturb(model, encoder=0.5, denoiser=0.7)
     x = draw_rows(model, 5)
-    condition = model.posterior.condition(model.likelihood.encode(x))
+    condition = model.infer(x)
     noise = torch.randn(
         6, 5, model.posterior.noise_size, generator=torch.Generator().manual_seed(0)
     ).double()

@@ -48,6 +48,8 @@ class Engine:
         features.
     encoder, decoder : callable or None
         See :func:`build_model`.
+    n_refinements : int
+        See :func:`build_model`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Engine:
         projection=None,
         encoder=None,
         decoder=None,
+        n_refinements=0,
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -75,6 +78,7 @@ class Engine:
             "activation": activation,
             "posterior": posterior,
             "n_input_components": None if projection is None else len(projection),
+            "n_refinements": n_refinements,
         }
         self.networks = {"encoder": encoder, "decoder": decoder}
         options = self.build | self.networks
@@ -188,7 +192,7 @@ class Engine:
             shape = n_samples, len(x), model.posterior.noise_size
             # Drawn in float64, so that a seed gives the same latents for rows of any dtype.
             noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x)
-            return model.posterior.draw(_condition(model, x), noise).z.transpose(0, 1)
+            return model.posterior.draw(model.infer(x), noise).z.transpose(0, 1)
 
         chunk = DRAW_BYTES // (8 * n_samples * model.posterior.noise_size)
         chunk = max(1, min(CHUNK_ROWS, chunk))
@@ -202,7 +206,7 @@ class Engine:
         def draw(x):
             shape = len(x), model.posterior.noise_size
             noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(x)
-            return model.posterior.path(_condition(model, x), noise).transpose(0, 1)
+            return model.posterior.path(model.infer(x), noise).transpose(0, 1)
 
         return self._by_chunk(X, draw).swapaxes(0, 1)
 
@@ -222,7 +226,7 @@ class Engine:
 
         def average(x):
             draws = noise.to(device=x.device, dtype=x.dtype)[:, None, :].expand(-1, len(x), -1)
-            z = model.posterior.draw(_condition(model, x), draws).z
+            z = model.posterior.draw(model.infer(x), draws).z
             return model.prior.responsibilities(z).mean(0)
 
         width = max(model.posterior.noise_size, model.prior.n_parts * model.prior.n_components)
@@ -258,7 +262,7 @@ class Engine:
         width = max(X.shape[1], model.posterior.noise_size, 512)
 
         def score(x):
-            condition = _condition(model, x)
+            condition = model.infer(x)
             draws = noise.to(device=x.device, dtype=x.dtype)
             log_weight = []
             for part in draws.split(max(1, DRAW_BYTES // (x.element_size() * width * len(x)))):
@@ -275,7 +279,7 @@ class Engine:
         model = self._model_in(X.dtype)
 
         def score(x):
-            z = model.posterior.mode(_condition(model, x))
+            z = model.posterior.mode(model.infer(x))
             return model.likelihood.log_prob(x, model.decoder(z))
 
         return self._by_chunk(X, score)
@@ -302,10 +306,6 @@ class Engine:
     def _by_chunk(self, X, function, chunk=CHUNK_ROWS):
         results = [function(x).cpu().numpy() for x in Rows(X, self.device).chunks(chunk)]
         return np.concatenate(results).astype(X.dtype, copy=False)
-
-
-def _condition(model, x):
-    return model.posterior.condition(model.likelihood.encode(x))
 
 
 def _score_noise(n_draws, size):

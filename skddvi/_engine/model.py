@@ -8,6 +8,7 @@ from .flows import FlowPosterior
 from .hierarchical import HierarchicalPosterior
 from .networks import Decoder, Projection
 from .posteriors import DiffusionPosterior, GaussianPosterior
+from .refinement import Refiner, evidence
 from .unconditional import UnconditionalDiffusionPosterior
 from .user_networks import UserDecoder, UserNetwork
 
@@ -35,14 +36,23 @@ class LatentVariableModel(nn.Module):
     decoder : torch.nn.Module
         Maps latents (..., n, d) to the likelihood's output (..., n, p).
     posterior : Posterior
+    refiners : sequence of Refiner
+        Corrections of what the encoder says, one after the other.
+
+    Attributes
+    ----------
+    refines : bool
+        Whether the corrections are made. Training begins without them.
     """
 
-    def __init__(self, prior, likelihood, decoder, posterior):
+    def __init__(self, prior, likelihood, decoder, posterior, refiners=()):
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
         self.decoder = decoder
         self.posterior = posterior
+        self.refiners = nn.ModuleList(refiners)
+        self.refines = True
 
     def sample_prior(self, n_samples, generator):
         """Return draws from p(z), (n_samples, d)."""
@@ -52,12 +62,28 @@ class LatentVariableModel(nn.Module):
         """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean."""
         inputs = self.likelihood.encode(x)
         if masked is not None:
-            inputs = inputs.masked_fill(masked, 0.0)
-        return self.mode(inputs)
+            inputs, x = inputs.masked_fill(masked, 0.0), None  # nothing that tells of all features
+        return self.posterior.mode(self.condition_on(inputs, x))
 
-    def mode(self, inputs):
-        """Return the noise-free latents of what the encoder gets of rows, (n, d)."""
-        return self.posterior.mode(self.posterior.condition(inputs))
+    def infer(self, *rows):
+        """Return what the posterior keeps of rows, a tuple of (n, ...) tensors.
+
+        The rows (n_i, p) of several tensors share one pass through the encoder.
+        """
+        inputs = [self.likelihood.encode(x) for x in rows]
+        return self.condition_on(torch.cat(inputs), torch.cat(rows) if self.refiners else None)
+
+    def condition_on(self, inputs, rows):
+        """Return what the posterior keeps of rows (n, p) that the encoder gets as ``inputs``.
+
+        Nothing is corrected where the rows are None.
+        """
+        statistics = self.posterior.statistics(inputs)
+        if self.refines and rows is not None:
+            for refiner in self.refiners:
+                seen = evidence(self.posterior, self.decoder, self.likelihood, statistics, rows)
+                statistics = refiner(statistics, seen)
+        return self.posterior.condition_on(statistics)
 
 
 def build_model(
@@ -73,6 +99,7 @@ def build_model(
     n_input_components=None,
     encoder=None,
     decoder=None,
+    n_refinements=0,
 ):
     """Return an untrained model; every weight is drawn from ``generator``.
 
@@ -99,6 +126,8 @@ def build_model(
     encoder, decoder : callable or None
         Factories of networks in place of the perceptrons, see :class:`UserNetwork`. The encoder's
         has the width of the last hidden layer, on which the posterior's own layers are put.
+    n_refinements : int
+        How many corrections are made of what the encoder says, see :class:`Refiner`.
 
     Returns
     -------
@@ -131,7 +160,9 @@ def build_model(
         decoder = UserDecoder(loc, scale, decoder, output, generator)
     else:
         decoder = Decoder(loc, scale, hidden_layer_sizes[::-1], activation, output, generator)
-    return LatentVariableModel(prior, likelihood, decoder, posterior)
+    sizes = len(loc), posterior.head.out_features, denoiser_width
+    refiners = [Refiner(*sizes, generator) for _ in range(n_refinements)]
+    return LatentVariableModel(prior, likelihood, decoder, posterior, refiners)
 
 
 def _standardisation(prior, generator):

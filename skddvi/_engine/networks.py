@@ -125,6 +125,28 @@ class Decoder(nn.Module):
         output = self.output(self.body((z - self.loc) / self.scale))
         return output.float() if output.dtype == torch.bfloat16 else output
 
+    def linearised(self, z, std):
+        """Return the output at latents (n, d), and how it changes over a std of each of them.
+
+        The derivatives along the standardised latents times ``std`` (n, d), as (d, n, p).
+        """
+        hidden = (z - self.loc) / self.scale
+        tangents = torch.diag_embed(std).movedim(1, 0)
+        for layer in [*self.body, self.output]:
+            if isinstance(layer, nn.Linear):
+                # In one product: it is the small ones that take their time.
+                both = nn.functional.linear(torch.cat([hidden[None], tangents]), layer.weight)
+                hidden, tangents = both[0] + layer.bias, both[1:]
+            else:
+                with torch.enable_grad():
+                    inputs = hidden.detach().requires_grad_()
+                    outputs = layer(inputs)
+                    (slope,) = torch.autograd.grad(outputs.sum(), inputs)
+                hidden, tangents = outputs.detach(), tangents * slope
+        if hidden.dtype == torch.bfloat16:
+            return hidden.float(), tangents.float()
+        return hidden, tangents
+
 
 class ContextNetwork(nn.Module):
     """Two hidden layers, and a context of the row that enters as a bias of both.

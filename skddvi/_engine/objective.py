@@ -133,11 +133,11 @@ def training_loss(model, x, *, generator, kl_weight, sleep, sleep_weight, n_impo
     sleep_loss : scalar tensor or None
     """
     n, posterior = len(x), model.posterior
-    inputs = model.likelihood.encode(x)
+    rows = [x]
     if sleep == "conditional":
         z, dreamt = dream(model, n, generator)
-        inputs = torch.cat([inputs, model.likelihood.encode(dreamt)])
-    condition = posterior.condition(inputs)
+        rows.append(dreamt)
+    condition = model.infer(*rows)
     shape = noise_shape(posterior, n, n_importance_samples)
     noise = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float32)
     terms = bound_terms(model, x, [part[:n] for part in condition], noise)

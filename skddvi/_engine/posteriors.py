@@ -80,9 +80,18 @@ class Posterior(nn.Module):
         )
         self.head = linear(width, n_statistics, generator)
 
-    def condition(self, inputs):
-        """Return what the posterior keeps of the rows, a tuple of (n, ...) tensors."""
-        return self.condition_on(self.head(self.body(inputs)))
+    def statistics(self, inputs):
+        """Return what the encoder's last layer says of the rows, (n, n_statistics)."""
+        return self.head(self.body(inputs))
+
+    def guess(self, statistics):
+        """Return where the encoder points, each (n, d) in standardised latents.
+
+        The most likely place of a row's latents, the mean that the encoder gives, and the
+        log-variance.
+        """
+        mean, log_variance = _full(statistics)[..., : 2 * self.n_components].chunk(2, dim=-1)
+        return mean, mean, log_variance.clamp(*LOG_VARIANCE_BOUNDS)
 
     def condition_on(self, statistics, part=None):
         """Return what the posterior keeps of the encoder's last layer (n, n_statistics).
@@ -90,9 +99,7 @@ class Posterior(nn.Module):
         ``part`` (n,) is the part of the prior that each row's latent is known to be in. Mixed
         precision ends here: a density must be that of the very numbers that are drawn with.
         """
-        if statistics.dtype == torch.bfloat16:
-            statistics = statistics.float()
-        return self._condition(statistics, part)
+        return self._condition(_full(statistics), part)
 
     def _condition(self, statistics, part):
         raise NotImplementedError
@@ -248,6 +255,12 @@ class DiffusionPosterior(Posterior):
             context,
             *(() if part is None else (part,)),
         )
+
+    def guess(self, statistics):
+        """See :meth:`Posterior.guess`; the most likely place is the prior's say on the mean."""
+        _, mean, log_variance = super().guess(statistics)
+        place, _ = self._denoise(mean, log_variance.exp())
+        return place, mean, log_variance
 
     def _denoise(self, u, variance, part=None, tape=None):
         """Return mean and variance of standardised latents seen through noise, under the prior.
@@ -450,6 +463,11 @@ class DiffusionPosterior(Posterior):
         squares = (std.square() + (mean_z * (predicted - u)).square()) / spread.square()
         divergence = 0.5 * (squares - 1.0) + (spread / std).log()
         return (self.n_steps - 1) * divergence
+
+
+def _full(statistics):
+    """Return numbers in single precision at least."""
+    return statistics.float() if statistics.dtype == torch.bfloat16 else statistics
 
 
 def _init_log_variance(head, d, value=-3.0):

@@ -108,11 +108,11 @@ class ClassModel(LatentVariableModel):
             spread = spread + draws.std(0) / n_classes
         self.posterior.head.weight[:d] *= spread[:, None]
 
-    def mode(self, inputs):
-        """Return the noise-free latents of rows under their most probable class, (n, d)."""
+    def condition_on(self, inputs, rows):
+        """Return what the posterior keeps of rows under their most probable class."""
         features = self.features(inputs)
-        rows = torch.arange(len(inputs), device=inputs.device)
-        return self.posterior.mode(self.condition(features, rows, features.log_q.argmax(-1)))
+        numbers = torch.arange(len(inputs), device=inputs.device)
+        return self.condition(features, numbers, features.log_q.argmax(-1))
 
     def sample_prior(self, n_samples, generator):
         """Return draws from the sum over classes of p(l) p(z|l), (n_samples, d)."""

@@ -26,6 +26,9 @@ CHUNK_ROWS = 4096
 WARMUP_SHARE = 0.05
 # Over this share of the steps after the warm-up ``kl_weight`` rises to ``kl_growth`` times itself.
 GROWTH_SHARE = 0.5
+# From this share of the steps on what the encoder says is corrected. Before, the encoder learns to
+# do without, and the decoder has little to say.
+REFINEMENT_START = 0.4
 # The likelihood's own parameters, few and on a log scale, move faster than the weights.
 LIKELIHOOD_PACE = 30.0
 # After a loss or a gradient that is not finite: how much slower, and how often to try again.
@@ -156,6 +159,7 @@ def train(
         raise
     finally:
         loop.beside.close()
+        model.refines = True
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
     if checkpoint is not None:
@@ -226,7 +230,15 @@ class Loop:
     """
 
     # What is kept of the loop as it is; see :meth:`state`.
-    NUMBERS = ("epoch", "slowdown", "n_recoveries", "best_bound", "n_no_change", "converged")
+    NUMBERS = (
+        "epoch",
+        "slowdown",
+        "n_recoveries",
+        "best_bound",
+        "n_no_change",
+        "converged",
+        "refines",
+    )
 
     def __init__(self, model, rows, schedule, generator, validation_rows):
         self.model, self.rows, self.schedule = model, rows, schedule
@@ -250,6 +262,8 @@ class Loop:
         self.apart = [term for term in self.terms if may_run_beside(term.penalty)]
         self.together = [term for term in self.terms if not may_run_beside(term.penalty)]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
+        # A warm start goes on with corrections that have been learned.
+        self.refines = all(refiner.is_trained() for refiner in model.refiners)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
         self.step = self.epoch = self.n_recoveries = 0
@@ -389,6 +403,8 @@ class Loop:
     def own_loss(self, indices):
         """Return the loss of a batch without what is computed beside it, figures, and latents."""
         x = self.rows.batch(indices)
+        self.refines = self.refines or self.step >= REFINEMENT_START * self.n_steps
+        self.model.refines = self.refines
         with self.precision(x):
             loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
@@ -500,7 +516,7 @@ class Loop:
 
     def held_out_terms(self, x, rows, noise):
         """Return the mean of every term of the bound of held-out rows x, one draw a row."""
-        condition = self.model.posterior.condition(self.model.likelihood.encode(x))
+        condition = self.model.infer(x)
         terms = bound_terms(self.model, x, condition, noise)
         figures = terms.means()
         if terms.posterior:
@@ -516,7 +532,10 @@ class Loop:
         self.n_no_change = 0 if has_grown or is_passing else self.n_no_change + 1
         if bound > self.best_bound:
             self.best_bound, self.best_epoch = bound, self.last_epoch
-        return self.n_no_change >= self.schedule.n_iter_no_change
+        has_converged = self.n_no_change >= self.schedule.n_iter_no_change
+        if has_converged and not self.refines:  # the bound may rise further
+            self.refines, self.n_no_change, has_converged = True, 0, False
+        return has_converged
 
     def snapshot(self):
         states = [optimizer.snapshot() for optimizer in self.optimizers()]

@@ -74,6 +74,21 @@ class UserDecoder(nn.Module):
         """Return the output (..., n, p) for latents (..., n, d) in the prior's units."""
         return self.body((z - self.loc) / self.scale) + self.level
 
+    def linearised(self, z, std):
+        """Return the output at latents (n, d), and how it changes over a std of each of them.
+
+        See :meth:`Decoder.linearised`. By forward-mode differentiation of whatever the network is,
+        without the noise and the running means that it may have in training.
+        """
+        is_training = self.training
+        self.eval()
+        along = torch.diag_embed(std * self.scale).movedim(1, 0)
+        try:
+            pairs = [torch.func.jvp(self, (z,), (tangent,)) for tangent in along]
+        finally:
+            self.train(is_training)
+        return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
+
 
 def user_buffers(model):
     """Return what the users' networks of a model keep beside parameters, as running means."""

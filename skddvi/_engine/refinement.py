@@ -1,0 +1,114 @@
+"""Refinement: the encoder's guess of a row's latents, corrected by what the decoder says there.
+
+An encoder has learned once how rows map to latents, and is right only on average. Where it points,
+the decoder tells how p(x|z) rises and bends around that place, for this very row; and a small
+network has learned what to make of it: iterative amortised inference (Marino et al. 2018). Whatever
+it makes of it is a posterior, so the bound stays one.
+"""
+
+import torch
+from torch import nn
+
+from .networks import ContextNetwork, linear
+
+# What a posterior is worth as evidence beside the row itself, in the step that is proposed.
+DAMPING = 0.3
+# Numbers of a block of rows' tangents held at once.
+TANGENT_NUMBERS = 2**21
+
+
+class Refiner(nn.Module):
+    """A correction of the posterior's statistics, which is none before it is trained.
+
+    Parameters
+    ----------
+    n_components : int
+        d, the dimension of the latents.
+    n_statistics : int
+        How many numbers the encoder's last layer gives for each row.
+    width : int
+        Width of the hidden layers.
+    generator : torch.Generator
+    """
+
+    def __init__(self, n_components, n_statistics, width, generator):
+        super().__init__()
+        d = n_components
+        self.context = linear(n_statistics, 2 * width, generator)
+        n_inputs = 4 * d + d * (d + 1) // 2
+        self.network = ContextNetwork(n_inputs, n_statistics, width, generator)
+
+    def is_trained(self):
+        """Return whether there is a correction at all."""
+        return bool(self.network.output.weight.any())
+
+    def forward(self, statistics, evidence):
+        """Return corrected statistics (n, n_statistics) given the :func:`evidence` of the rows.
+
+        Gradients reach what came before through the sum alone.
+        """
+        std, features = evidence
+        first, second = self.context(statistics.detach()).chunk(2, dim=-1)
+        correction = self.network(features, first, second).to(statistics.dtype)
+        d = std.shape[-1]
+        return statistics + torch.cat([std * correction[..., :d], correction[..., d:]], dim=-1)
+
+
+def evidence(posterior, decoder, likelihood, statistics, rows):
+    """Return what p(x|z) is like where a posterior points, for a :class:`Refiner`.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    decoder : torch.nn.Module
+    likelihood : Likelihood
+    statistics : (n, n_statistics) tensor
+    rows : (n, p) tensor
+        The rows x.
+
+    Returns
+    -------
+    std : (n, d) tensor
+        The posterior's standard deviations, in standardised latents.
+    features : (n, 4 d + d (d + 1) / 2) tensor
+        The place, the log-variance, and in units of std: the step of the Gauss-Newton method from
+        the place to where p(x|z) is largest, damped, the gradient of log p(x|z), and its curvature.
+        Numbers that may be large as their inverse hyperbolic sine.
+    """
+    with torch.no_grad():
+        place, mean, log_variance = posterior.guess(statistics.detach())
+        std = (0.5 * log_variance).exp()
+        block = max(1, TANGENT_NUMBERS // (rows.shape[1] * (place.shape[1] + 1)))
+        parts = zip(*(each.split(block) for each in (place, std, rows)), strict=True)
+        parts = [_slopes(posterior, decoder, likelihood, *part) for part in parts]
+        gradient, curvature = (torch.cat(each) for each in zip(*parts, strict=True))
+        off = ((place - mean) / std).unsqueeze(-1)
+        damped = curvature + DAMPING * torch.eye(place.shape[1]).to(curvature)
+        step, _ = torch.linalg.solve_ex(damped, curvature @ off + gradient.unsqueeze(-1))
+        upper = torch.triu_indices(*curvature.shape[1:], device=curvature.device)
+        large = [step.squeeze(-1), gradient, curvature[:, upper[0], upper[1]]]
+        large = torch.cat(large, dim=-1).nan_to_num().asinh()
+        return std, torch.cat([place, log_variance / 3.0, large], dim=-1)
+
+
+def _slopes(posterior, decoder, likelihood, place, std, rows):
+    """Return the gradient (n, d) of log p(x|z) at a place and its negative Hessian (n, d, d).
+
+    In units of std; the latter is that of a decoder which is linear there, as Gauss and Newton do.
+    """
+    output, tangents = decoder.linearised(posterior._unstandardise(place), std)
+    with torch.enable_grad():
+        output = output.detach().requires_grad_()
+        value = likelihood.log_prob(rows, output).sum()
+        (score,) = torch.autograd.grad(value, output, create_graph=True)
+        bends = [_bend(score, tangent, output) for tangent in tangents]
+    gradient = (tangents * score.detach()).sum(-1).T
+    curvature = torch.stack([-(tangents * bend).sum(-1) for bend in bends], dim=-1)
+    return gradient, curvature.transpose(0, 1)
+
+
+def _bend(score, tangent, output):
+    """Return how the score (n, p) at an output changes along a tangent."""
+    if not score.requires_grad:  # that of a user's likelihood may be the same everywhere
+        return torch.zeros_like(score)
+    return torch.autograd.grad((score * tangent).sum(), output, retain_graph=True)[0]

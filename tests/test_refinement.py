@@ -1,0 +1,303 @@
+"""Corrections of what the encoder says of a row by what the decoder says of it."""
+
+import numpy as np
+import pytest
+import torch
+from _linear_gaussian import draw_rows, make_model, parts, perturb
+from _linear_gaussian import evidence as log_evidence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from skddvi import DDVAETransformer, load, save
+from skddvi._engine import refinement, trainer
+from skddvi._engine.networks import ACTIVATIONS, Decoder
+from skddvi._engine.objective import bound_terms, importance_weighted_bound, noise_shape
+from skddvi._engine.refinement import evidence
+from skddvi._engine.user_networks import UserDecoder
+from skddvi.likelihoods import resolve_likelihood
+from skddvi.priors import PinwheelPrior
+from skddvi.regularizers import NeighborhoodPreservation
+
+SMALL = {
+    "hidden_layer_sizes": (16,),
+    "denoiser_width": 8,
+    "batch_size": 32,
+    "max_iter": 5,
+    "init": "random",
+    "random_state": 0,
+}
+COUNTS = {"poisson", "negative_binomial"}
+
+
+def bent_rows(n_rows, seed=0):
+    """Rows on a surface of two dimensions that bends through twenty."""
+    rng = np.random.default_rng(9)
+    first, second = rng.normal(size=(2, 12)), rng.normal(size=(12, 20))
+    rng = np.random.default_rng(seed)
+    rows = np.tanh(2.0 * rng.normal(size=(n_rows, 2)) @ first) @ second
+    return rows + 0.3 * rng.normal(size=rows.shape)
+
+
+X = bent_rows(200)
+
+
+def shake(model, size, seed=0):
+    """Give the corrections random weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.refiners.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(size * noise * parameter.shape[-1] ** -0.5)
+
+
+# ------------------------------------------------------------------------- what the decoder says
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (7, 5)])
+def test_the_decoder_is_linearised_as_automatic_differentiation_does(
+    activation, hidden_layer_sizes
+):
+    generator = torch.Generator().manual_seed(0)
+    loc, scale = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([2.0, 0.3, 1.0])
+    decoder = Decoder(loc, scale, hidden_layer_sizes, activation, torch.zeros(4), generator)
+    z, std = torch.randn(2, 6, 3, generator=generator)
+    check_linearised(decoder, loc, scale, z, std.exp())
+
+
+def check_linearised(decoder, loc, scale, z, std):
+    """Compare with the Jacobian of each row, in units of std of the standardised latents."""
+    with torch.no_grad():
+        output, tangents = decoder.linearised(z, std)
+    torch.testing.assert_close(output, decoder(z).detach())
+    assert tangents.shape == (z.shape[1], *output.shape)
+    for row in range(len(z)):
+        slope = torch.autograd.functional.jacobian(lambda z: decoder(z[None])[0], z[row])
+        expected = slope.T * (scale * std[row])[:, None]
+        torch.testing.assert_close(tangents[:, row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_decoder_of_the_users_is_linearised_without_its_noise():
+    def factory(n_inputs, n_outputs):
+        layers = nn.Linear(n_inputs, 9), nn.BatchNorm1d(9), nn.Tanh(), nn.Dropout(0.5)
+        return nn.Sequential(*layers, nn.Linear(9, n_outputs))
+
+    generator = torch.Generator().manual_seed(0)
+    loc, scale = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.3])
+    decoder = UserDecoder(loc, scale, factory, torch.zeros(4), generator).train()
+    z = torch.randn(6, 2, generator=generator)
+    first = decoder.linearised(z, torch.ones(6, 2))
+    assert decoder.training
+    assert decoder.body.network[1].num_batches_tracked == 0
+    torch.testing.assert_close(decoder.linearised(z, torch.ones(6, 2)), first)
+    check_linearised(decoder.eval(), loc, scale, z, torch.full((6, 2), 0.7))
+
+
+def rows_for(name, rng, n_rows=40):
+    if name == "gaussian":
+        return rng.normal(size=(n_rows, 5)) * [1, 10, 100, 0.1, 1]
+    if name == "binomial":
+        return np.where(rng.random((n_rows, 5)) < 0.2, np.nan, rng.integers(0, 3, (n_rows, 5)))
+    if name in COUNTS:
+        return rng.poisson(4.0, (n_rows, 5)).astype(float)
+    return rng.uniform(0.05, 0.95, (n_rows, 5))
+
+
+@pytest.mark.parametrize(
+    "name", ["gaussian", "bernoulli", "binomial", "poisson", "negative_binomial"]
+)
+def test_gradient_and_curvature_are_those_of_the_likelihood(name):
+    """The curvature is that of log p(x|output), which a decoder that is linear there keeps."""
+    rows = rows_for(name, np.random.default_rng(0))
+    model = make_model(hidden_layer_sizes=(7,))
+    likelihood = resolve_likelihood(name).fit(rows).double()
+    x = torch.from_numpy(rows[:4])
+    place = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    std = torch.full((4, 2), 0.6, dtype=torch.float64)
+    with torch.no_grad():
+        found = refinement._slopes(model.posterior, model.decoder, likelihood, place, std, x)
+        output, tangents = model.decoder.linearised(model.posterior._unstandardise(place), std)
+    for row in range(4):
+
+        def log_prob(output, row=row):
+            return likelihood.log_prob(x[row : row + 1], output[None])[0]
+
+        score = torch.autograd.functional.jacobian(log_prob, output[row])
+        hessian = torch.autograd.functional.hessian(log_prob, output[row])
+        along = tangents[:, row]
+        torch.testing.assert_close(found[0][row], along @ score)
+        torch.testing.assert_close(found[1][row], -along @ hessian @ along.T)
+
+
+def test_the_step_leads_to_the_largest_likelihood_of_a_linear_decoder(monkeypatch):
+    monkeypatch.setattr(refinement, "DAMPING", 0.0)
+    model = make_model(n_steps=0)
+    perturb(model, encoder=0.5, denoiser=0.0)
+    x = draw_rows(model, 9)
+    statistics = model.posterior.statistics(model.likelihood.encode(x))
+    std, features = evidence(model.posterior, model.decoder, model.likelihood, statistics, x)
+    place, _, step, *_ = features.split(2, dim=-1)
+    weight, bias, variance, center, scale = parts(model)
+    target = (x.numpy() - center) / scale - bias
+    root = np.sqrt(variance)[:, None]
+    best = np.linalg.lstsq(weight / root, target.T / root, rcond=None)[0].T
+    reached = place + std * step.sinh()
+    best = (best - model.posterior.loc.numpy()) / model.posterior.scale.numpy()
+    np.testing.assert_allclose(reached.detach(), best, rtol=1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(block=st.integers(1, 200), seed=st.integers(0, 5))
+def test_rows_do_not_depend_on_their_block(block, seed):
+    model = make_model(hidden_layer_sizes=(7,))
+    x = draw_rows(model, 11, seed=seed)
+    statistics = model.posterior.statistics(model.likelihood.encode(x))
+    given = model.posterior, model.decoder, model.likelihood
+    expected = evidence(*given, statistics, x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refinement, "TANGENT_NUMBERS", block)
+        torch.testing.assert_close(evidence(*given, statistics, x), expected)
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(seed))
+    moved = evidence(*given, statistics[order], x[order])
+    torch.testing.assert_close(moved, tuple(each[order] for each in expected))
+
+
+# ----------------------------------------------------------------------------- the correction
+
+
+@pytest.mark.parametrize("prior", [None, PinwheelPrior()], ids=["normal", "pinwheel"])
+@pytest.mark.parametrize("n_steps", [0, 3])
+def test_an_untrained_correction_is_none(n_steps, prior):
+    model = make_model(prior, n_steps, hidden_layer_sizes=(7,), n_refinements=2)
+    x = draw_rows(model, 6)
+    statistics = model.posterior.statistics(model.likelihood.encode(x))
+    expected = model.posterior.condition_on(statistics)
+    for found, one in zip(model.infer(x), expected, strict=True):
+        assert torch.equal(found, one)
+    shake(model, 0.5)
+    assert not torch.equal(model.infer(x)[0], expected[0])
+    model.refines = False
+    assert torch.equal(model.infer(x)[0], expected[0])
+
+
+@pytest.mark.parametrize("n_steps", [0, 3])
+@pytest.mark.parametrize("size", [0.3, 2.0])
+def test_a_corrected_bound_is_a_bound(n_steps, size):
+    """Whatever the corrections are; and its limit is the evidence."""
+    model = make_model(n_steps=n_steps, n_refinements=2)
+    x = draw_rows(model, 20)
+    shake(model, size)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        condition = model.infer(x)
+        shape = noise_shape(model.posterior, len(x), 4000)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        log_weight = bound_terms(model, x, condition, noise).log_weight.numpy()
+    error = log_weight.std(0) / len(log_weight) ** 0.5
+    exact = log_evidence(model, x)
+    assert (log_weight.mean(0) <= exact + 4.5 * error).all()
+    tight = importance_weighted_bound(torch.from_numpy(log_weight)).numpy()
+    assert (tight <= exact + 4.5 * np.exp(log_weight - tight).std(0) / 4000**0.5).all()
+    assert (tight > log_weight.mean(0)).all()
+
+
+def test_gradients_reach_the_encoder_and_the_correction():
+    model = make_model(hidden_layer_sizes=(7,), n_refinements=1)
+    perturb(model, encoder=0.5, denoiser=0.5)
+    shake(model, 0.3)
+    x = draw_rows(model, 6)
+    noise = torch.zeros(6, model.posterior.noise_size, dtype=torch.float64)
+    bound_terms(model, x, model.infer(x), noise).log_weight.sum().backward()
+    for name in ("posterior.head.weight", "refiners.0.network.inputs.weight"):
+        assert model.get_parameter(name).grad.abs().max() > 1e-6, name
+    # The decoder is told of by what it says of draws alone.
+    weight = model.decoder.output.weight
+    found, weight.grad = weight.grad, None
+    condition = [each.detach() for each in model.infer(x)]
+    bound_terms(model, x, condition, noise).log_weight.sum().backward()
+    torch.testing.assert_close(found, weight.grad)
+
+
+# ----------------------------------------------------------------------------- the training
+
+
+def test_corrections_begin_late_and_a_warm_start_goes_on_with_them(monkeypatch):
+    seen = []
+    own_loss = trainer.Loop.own_loss
+
+    def watched(loop, indices):
+        result = own_loss(loop, indices)
+        seen.append(loop.model.refines)
+        return result
+
+    monkeypatch.setattr(trainer.Loop, "own_loss", watched)
+    model = DDVAETransformer(**SMALL, n_refinements=1, warm_start=True).fit(X)
+    assert seen == [step >= 0.4 * 35 for step in range(35)]
+    assert model._engine.model.refines
+    seen.clear()
+    model.fit(X)
+    assert seen == [True] * 35
+    with pytest.raises(ValueError, match="n_refinements=1"):
+        model.set_params(n_refinements=2).fit(X)
+
+
+def test_what_is_trained_without_is_not_changed_by_them():
+    plain = DDVAETransformer(**SMALL, n_refinements=0).fit(X)
+    assert not plain._engine.model.refiners
+    refined = DDVAETransformer(**SMALL, n_refinements=1).fit(X)
+    assert not np.array_equal(plain.transform(X), refined.transform(X))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "expected"),
+    [
+        (X, {}, 1),
+        (X[:10], {}, 1),
+        (X[:9], {}, 0),
+        (np.tile(X, (26, 1)), {}, 0),
+        (X, {"n_components": 3}, 1),
+        (X, {"n_components": 4}, 0),
+        (X, {"n_diffusion_steps": 0}, 0),
+        (X, {"regularizer": [NeighborhoodPreservation(n_neighbors=5)]}, 0),
+        (X, {"decoder": lambda n, m: nn.Linear(n, m)}, 0),
+        (X, {"decoder": lambda n, m: nn.Linear(n, m), "n_refinements": 2}, 2),
+        (X[:50], {"n_diffusion_steps": 0, "n_refinements": 1}, 1),
+    ],
+)
+def test_how_many_there_are(rows, options, expected):
+    model = DDVAETransformer(**SMALL | {"max_iter": 1} | options).fit(rows)
+    assert len(model._engine.model.refiners) == expected
+    assert np.isfinite(model.score_samples(rows)).all()
+    assert np.isfinite(model.transform(rows)).all()
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson", "negative_binomial"])
+def test_each_likelihood_trains_with_them(name):
+    rows = rows_for(name, np.random.default_rng(0), n_rows=60)
+    model = DDVAETransformer(likelihood=name, **SMALL, n_refinements=1).fit(rows)
+    assert model._engine.model.refiners[0].is_trained()
+    Z = model.transform(rows)
+    order = np.random.default_rng(1).permutation(60)
+    np.testing.assert_allclose(model.transform(rows[order]), Z[order], atol=1e-9)
+    np.testing.assert_allclose(model.transform(rows[7:8]), Z[7:8], atol=1e-9)
+
+
+def test_a_saved_model_has_them(tmp_path):
+    model = DDVAETransformer(**SMALL, n_refinements=2).fit(X)
+    path = tmp_path / "model.safetensors"
+    save(model, path)
+    np.testing.assert_array_equal(load(path).transform(X), model.transform(X))
+
+
+@pytest.mark.slow
+def test_the_bound_of_other_rows_gains():
+    gains = []
+    for seed in range(3):
+        fits = [
+            DDVAETransformer(n_refinements=n, random_state=seed).fit(bent_rows(800, seed))
+            for n in (0, 1)
+        ]
+        held_out = bent_rows(800, seed + 100)
+        gains.append(fits[1].score(held_out) - fits[0].score(held_out))
+    assert np.mean(gains) > 0.1, gains
