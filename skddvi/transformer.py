@@ -229,7 +229,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     -----
     Equation numbers are those of the :doc:`/user_guide`. The model is p(z) p(x|z), equation (1).
     Its posterior is the reverse of the noising process (2) [4]_, conditioned on the row, equation
-    (3). :meth:`transform` follows it without noise: one point for each row, the same in any batch.
+    (3). :meth:`transform` follows it without noise: one point for each row, the same in any batch
+    (from where it climbs to a more likely one, see ``n_refinements``).
     :meth:`sample_posterior` draws from it.
 
     Training maximises the objective (6): the evidence lower bound (4) minus the weighted sleep term
@@ -437,8 +438,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     def transform(self, X):
         """Return the noise-free latents of the rows of X.
 
-        They are the end of the reverse path of the posterior (3) without its noise: the same for
-        a row alone, in any batch, and in any order.
+        They are the end of the reverse path of the posterior (3) without its noise; where
+        ``n_refinements`` is not 0, moved from there uphill in log p(x, z), by three damped steps of
+        the Gauss-Newton method. They are the same for a row alone, in any batch, and in any order.
 
         Parameters
         ----------

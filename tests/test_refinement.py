@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from _linear_gaussian import draw_rows, make_model, parts, perturb
+from _linear_gaussian import draw_rows, exact_posterior, make_model, parts, perturb
 from _linear_gaussian import evidence as log_evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +13,10 @@ from skddvi import DDVAETransformer, load, save
 from skddvi._engine import refinement, trainer
 from skddvi._engine.networks import ACTIVATIONS, Decoder
 from skddvi._engine.objective import bound_terms, importance_weighted_bound, noise_shape
-from skddvi._engine.refinement import evidence
+from skddvi._engine.refinement import climb, evidence
 from skddvi._engine.user_networks import UserDecoder
 from skddvi.likelihoods import resolve_likelihood
-from skddvi.priors import PinwheelPrior
+from skddvi.priors import PinwheelPrior, UserPrior
 from skddvi.regularizers import NeighborhoodPreservation
 
 SMALL = {
@@ -28,6 +28,26 @@ SMALL = {
     "random_state": 0,
 }
 COUNTS = {"poisson", "negative_binomial"}
+
+
+class Laplace:
+    """A user's prior with a density that has a kink."""
+
+    n_components = 2
+
+    def sample(self, n_samples, generator):
+        uniform = 2.0 * torch.rand(n_samples, 2, generator=generator, dtype=torch.float64) - 1.0
+        return -uniform.sign() * (1.0 - uniform.abs()).log()
+
+    def log_prob(self, z):
+        return -z.abs().sum(-1) - 2.0 * np.log(2.0)
+
+
+class Flat(Laplace):
+    """A user's prior whose density is the same everywhere that it looks at."""
+
+    def log_prob(self, z):
+        return torch.zeros(len(z), dtype=torch.float64)
 
 
 def bent_rows(n_rows, seed=0):
@@ -161,6 +181,37 @@ def test_rows_do_not_depend_on_their_block(block, seed):
     order = torch.randperm(11, generator=torch.Generator().manual_seed(seed))
     moved = evidence(*given, statistics[order], x[order])
     torch.testing.assert_close(moved, tuple(each[order] for each in expected))
+
+
+@pytest.mark.parametrize(
+    "prior", [None, PinwheelPrior(), UserPrior(Laplace()), UserPrior(Flat())], ids=repr
+)
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (7,)])
+def test_a_climb_never_descends(hidden_layer_sizes, prior):
+    model = make_model(prior, hidden_layer_sizes=hidden_layer_sizes)
+    x = draw_rows(model, 50)
+    z = 2.0 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def log_joint(z):
+        with torch.no_grad():
+            return model.likelihood.log_prob(x, model.decoder(z)) + model.prior.log_prob(z)
+
+    reached = climb(model, z, x)
+    gain = log_joint(reached) - log_joint(z)
+    assert (gain >= 0.0).all()
+    torch.testing.assert_close(reached[gain == 0.0], z[gain == 0.0])
+    if isinstance(prior, PinwheelPrior):  # a ridge far too thin for the steps, so far from it
+        assert (gain > 0.0).any()
+    else:
+        assert (gain > 0.0).double().mean() > 0.8
+
+
+def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model(monkeypatch):
+    monkeypatch.setattr(refinement, "CLIMB_STEPS", 30)
+    model = make_model()
+    x = draw_rows(model, 9)
+    reached = climb(model, torch.zeros(9, 2, dtype=torch.float64), x)
+    np.testing.assert_allclose(reached, exact_posterior(model, x)[0], atol=1e-6)
 
 
 # ----------------------------------------------------------------------------- the correction

@@ -279,8 +279,7 @@ class Engine:
         model = self._model_in(X.dtype)
 
         def score(x):
-            z = model.posterior.mode(model.infer(x))
-            return model.likelihood.log_prob(x, model.decoder(z))
+            return model.likelihood.log_prob(x, model.decoder(model.embed(x)))
 
         return self._by_chunk(X, score)
 

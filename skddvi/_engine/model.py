@@ -8,7 +8,7 @@ from .flows import FlowPosterior
 from .hierarchical import HierarchicalPosterior
 from .networks import Decoder, Projection
 from .posteriors import DiffusionPosterior, GaussianPosterior
-from .refinement import Refiner, evidence
+from .refinement import Refiner, climb, evidence
 from .unconditional import UnconditionalDiffusionPosterior
 from .user_networks import UserDecoder, UserNetwork
 
@@ -59,11 +59,17 @@ class LatentVariableModel(nn.Module):
         return self.prior.sample(n_samples, generator)
 
     def embed(self, x, masked=None):
-        """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean."""
+        """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean.
+
+        Where there are corrections, the place is at last one that the decoder finds more likely.
+        """
         inputs = self.likelihood.encode(x)
         if masked is not None:
             inputs, x = inputs.masked_fill(masked, 0.0), None  # nothing that tells of all features
-        return self.posterior.mode(self.condition_on(inputs, x))
+        z = self.posterior.mode(self.condition_on(inputs, x))
+        if x is not None and self.refiners and self.refines:
+            z = z + (climb(self, z, x) - z).detach()
+        return z
 
     def infer(self, *rows):
         """Return what the posterior keeps of rows, a tuple of (n, ...) tensors.

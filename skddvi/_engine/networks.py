@@ -143,8 +143,6 @@ class Decoder(nn.Module):
                     outputs = layer(inputs)
                     (slope,) = torch.autograd.grad(outputs.sum(), inputs)
                 hidden, tangents = outputs.detach(), tangents * slope
-        if hidden.dtype == torch.bfloat16:
-            return hidden.float(), tangents.float()
         return hidden, tangents
 
 

@@ -13,6 +13,8 @@ from .networks import ContextNetwork, linear
 
 # What a posterior is worth as evidence beside the row itself, in the step that is proposed.
 DAMPING = 0.3
+# Steps of a climb, how they are damped at first, and by what factors after success and failure.
+CLIMB_STEPS, CLIMB_DAMPING, CLIMB_FACTORS = 3, 0.1, (0.25, 8.0)
 # Numbers of a block of rows' tangents held at once.
 TANGENT_NUMBERS = 2**21
 
@@ -71,17 +73,15 @@ def evidence(posterior, decoder, likelihood, statistics, rows):
     std : (n, d) tensor
         The posterior's standard deviations, in standardised latents.
     features : (n, 4 d + d (d + 1) / 2) tensor
-        The place, the log-variance, and in units of std: the step of the Gauss-Newton method from
-        the place to where p(x|z) is largest, damped, the gradient of log p(x|z), and its curvature.
-        Numbers that may be large as their inverse hyperbolic sine.
+        The place, the log-variance, and in units of std: the damped step of the Gauss-Newton method
+        from the encoder's mean to where p(x|z) is largest, the gradient of log p(x|z), and its
+        curvature. Numbers that may be large as their inverse hyperbolic sine.
     """
-    with torch.no_grad():
+    # Slopes are differences of large numbers, which mixed precision would blur.
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         place, mean, log_variance = posterior.guess(statistics.detach())
         std = (0.5 * log_variance).exp()
-        block = max(1, TANGENT_NUMBERS // (rows.shape[1] * (place.shape[1] + 1)))
-        parts = zip(*(each.split(block) for each in (place, std, rows)), strict=True)
-        parts = [_slopes(posterior, decoder, likelihood, *part) for part in parts]
-        gradient, curvature = (torch.cat(each) for each in zip(*parts, strict=True))
+        gradient, curvature = slopes(posterior, decoder, likelihood, place, std, rows)
         off = ((place - mean) / std).unsqueeze(-1)
         damped = curvature + DAMPING * torch.eye(place.shape[1]).to(curvature)
         step, _ = torch.linalg.solve_ex(damped, curvature @ off + gradient.unsqueeze(-1))
@@ -91,11 +91,68 @@ def evidence(posterior, decoder, likelihood, statistics, rows):
         return std, torch.cat([place, log_variance / 3.0, large], dim=-1)
 
 
-def _slopes(posterior, decoder, likelihood, place, std, rows):
+@torch.no_grad()
+def climb(model, z, rows):
+    """Return latents (n, d) at which log p(x, z) is no lower than at z, and mostly higher.
+
+    By steps of the Gauss-Newton method, damped where they have failed (Levenberg and Marquardt).
+    """
+    posterior, likelihood = model.posterior, model.likelihood
+
+    def log_joint(place):
+        z = posterior._unstandardise(place)
+        return likelihood.log_prob(rows, model.decoder(z)) + model.prior.log_prob(z)
+
+    place = posterior._standardise(z)
+    best, damping = log_joint(place), torch.full_like(place[:, :1], CLIMB_DAMPING)
+    for _ in range(CLIMB_STEPS):
+        given = posterior, model.decoder, likelihood, place, torch.ones_like(place), rows
+        gradient, curvature = slopes(*given)
+        gradient = gradient + _prior_gradient(model, place)
+        # The prior's curvature as that of a normal one, which standardised latents have about.
+        diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
+        curvature = curvature + torch.diag_embed(1.0 + damping * (1.0 + diagonal.abs()))
+        step, _ = torch.linalg.solve_ex(curvature, gradient.unsqueeze(-1))
+        tried = place + step.squeeze(-1)
+        reached = log_joint(tried)
+        is_better = (reached > best).unsqueeze(-1)
+        place = torch.where(is_better, tried, place)
+        best = torch.where(is_better.squeeze(-1), reached, best)
+        damping = damping * torch.where(is_better, *CLIMB_FACTORS)
+    return posterior._unstandardise(place)
+
+
+def _prior_gradient(model, place):
+    with torch.enable_grad():
+        place = place.detach().requires_grad_()
+        value = model.prior.log_prob(model.posterior._unstandardise(place)).sum()
+        if not value.requires_grad:  # that of a user's prior may be the same everywhere
+            return torch.zeros_like(place)
+        return torch.autograd.grad(value, place)[0]
+
+
+def slopes(posterior, decoder, likelihood, place, std, rows):
     """Return the gradient (n, d) of log p(x|z) at a place and its negative Hessian (n, d, d).
 
     In units of std; the latter is that of a decoder which is linear there, as Gauss and Newton do.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    decoder : torch.nn.Module
+    likelihood : Likelihood
+    place, std : (n, d) tensor
+        In standardised latents.
+    rows : (n, p) tensor
     """
+    block = max(1, TANGENT_NUMBERS // (rows.shape[1] * (place.shape[1] + 1)))
+    parts = zip(*(each.split(block) for each in (place, std, rows)), strict=True)
+    parts = [_slopes(posterior, decoder, likelihood, *part) for part in parts]
+    gradient, curvature = (torch.cat(each) for each in zip(*parts, strict=True))
+    return gradient, curvature
+
+
+def _slopes(posterior, decoder, likelihood, place, std, rows):
     output, tangents = decoder.linearised(posterior._unstandardise(place), std)
     with torch.enable_grad():
         output = output.detach().requires_grad_()
