@@ -190,7 +190,10 @@ def test_rows_do_not_depend_on_their_block(block, seed):
 def test_a_climb_never_descends(hidden_layer_sizes, prior):
     model = make_model(prior, hidden_layer_sizes=hidden_layer_sizes)
     x = draw_rows(model, 50)
-    z = 2.0 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    z = model.prior.sample(50, generator).double()
+    far = 0.02 if isinstance(prior, PinwheelPrior) else 0.5  # its ridges are thin
+    z = z + far * torch.randn(50, 2, generator=generator, dtype=torch.float64)
 
     def log_joint(z):
         with torch.no_grad():
@@ -198,12 +201,10 @@ def test_a_climb_never_descends(hidden_layer_sizes, prior):
 
     reached = climb(model, z, x)
     gain = log_joint(reached) - log_joint(z)
-    assert (gain >= 0.0).all()
-    torch.testing.assert_close(reached[gain == 0.0], z[gain == 0.0])
-    if isinstance(prior, PinwheelPrior):  # a ridge far too thin for the steps, so far from it
-        assert (gain > 0.0).any()
-    else:
-        assert (gain > 0.0).double().mean() > 0.8
+    assert (gain > -1e-9).all()
+    stays = gain < 1e-9
+    torch.testing.assert_close(reached[stays], z[stays])
+    assert stays.double().mean() < 0.2
 
 
 def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model(monkeypatch):

@@ -15,6 +15,8 @@ from .networks import ContextNetwork, linear
 DAMPING = 0.3
 # Steps of a climb, how they are damped at first, and by what factors after success and failure.
 CLIMB_STEPS, CLIMB_DAMPING, CLIMB_FACTORS = 3, 0.1, (0.25, 8.0)
+# Standardised latents over which the gradient of log p(z) is compared.
+PRIOR_DIFFERENCE = 1e-3
 # Numbers of a block of rows' tangents held at once.
 TANGENT_NUMBERS = 2**21
 
@@ -107,11 +109,11 @@ def climb(model, z, rows):
     best, damping = log_joint(place), torch.full_like(place[:, :1], CLIMB_DAMPING)
     for _ in range(CLIMB_STEPS):
         given = posterior, model.decoder, likelihood, place, torch.ones_like(place), rows
-        gradient, curvature = slopes(*given)
-        gradient = gradient + _prior_gradient(model, place)
-        # The prior's curvature as that of a normal one, which standardised latents have about.
-        diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
-        curvature = curvature + torch.diag_embed(1.0 + damping * (1.0 + diagonal.abs()))
+        gradient, curvature = (
+            sum(p) for p in zip(slopes(*given), _prior_slopes(model, place), strict=True)
+        )
+        diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1).abs()
+        curvature = curvature + torch.diag_embed(damping * diagonal)
         step, _ = torch.linalg.solve_ex(curvature, gradient.unsqueeze(-1))
         tried = place + step.squeeze(-1)
         reached = log_joint(tried)
@@ -122,13 +124,19 @@ def climb(model, z, rows):
     return posterior._unstandardise(place)
 
 
-def _prior_gradient(model, place):
+def _prior_slopes(model, place):
+    """Return what :func:`slopes` does of log p(z), by differences, since not all can be derived."""
+    d = place.shape[1]
+    moved = PRIOR_DIFFERENCE * torch.eye(d).to(place)
     with torch.enable_grad():
-        place = place.detach().requires_grad_()
-        value = model.prior.log_prob(model.posterior._unstandardise(place)).sum()
-        if not value.requires_grad:  # that of a user's prior may be the same everywhere
-            return torch.zeros_like(place)
-        return torch.autograd.grad(value, place)[0]
+        places = torch.cat([place, *(place + each for each in moved)]).requires_grad_()
+        value = model.prior.log_prob(model.posterior._unstandardise(places)).sum()
+        if value.requires_grad:
+            gradient, *others = torch.autograd.grad(value, places)[0].chunk(d + 1)
+        else:  # that of a user's prior may be the same everywhere
+            gradient, *others = torch.zeros_like(places).chunk(d + 1)
+    curvature = torch.stack([(gradient - other) / PRIOR_DIFFERENCE for other in others], dim=-1)
+    return gradient, 0.5 * (curvature + curvature.mT)
 
 
 def slopes(posterior, decoder, likelihood, place, std, rows):
