@@ -68,7 +68,8 @@ class LatentVariableModel(nn.Module):
             inputs, x = inputs.masked_fill(masked, 0.0), None  # nothing that tells of all features
         z = self.posterior.mode(self.condition_on(inputs, x))
         if x is not None and self.refiners and self.refines:
-            z = z + (climb(self, z, x) - z).detach()
+            with torch.autocast(z.device.type, enabled=False):
+                z = z + (climb(self, z, x) - z).detach()
         return z
 
     def infer(self, *rows):

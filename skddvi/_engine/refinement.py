@@ -108,11 +108,12 @@ def climb(model, z, rows):
     place = posterior._standardise(z)
     best, damping = log_joint(place), torch.full_like(place[:, :1], CLIMB_DAMPING)
     for _ in range(CLIMB_STEPS):
-        given = posterior, model.decoder, likelihood, place, torch.ones_like(place), rows
-        gradient, curvature = (
-            sum(p) for p in zip(slopes(*given), _prior_slopes(model, place), strict=True)
-        )
-        diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1).abs()
+        ones = torch.ones_like(place)
+        gradient, curvature = slopes(posterior, model.decoder, likelihood, place, ones, rows)
+        of_prior, curvature_of_prior = _prior_slopes(model, place)
+        gradient, curvature = gradient + of_prior, curvature + curvature_of_prior
+        # Where nothing bends, a step is kept within the reach of the latents, which have unit scale.
+        diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1).abs().clamp(min=1.0)
         curvature = curvature + torch.diag_embed(damping * diagonal)
         step, _ = torch.linalg.solve_ex(curvature, gradient.unsqueeze(-1))
         tried = place + step.squeeze(-1)
