@@ -112,7 +112,7 @@ def climb(model, z, rows):
         gradient, curvature = slopes(posterior, model.decoder, likelihood, place, ones, rows)
         of_prior, curvature_of_prior = _prior_slopes(model, place)
         gradient, curvature = gradient + of_prior, curvature + curvature_of_prior
-        # Where nothing bends, a step is kept within the reach of the latents, which have unit scale.
+        # Where nothing bends, a step stays within the reach of the latents, which have unit scale.
         diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1).abs().clamp(min=1.0)
         curvature = curvature + torch.diag_embed(damping * diagonal)
         step, _ = torch.linalg.solve_ex(curvature, gradient.unsqueeze(-1))
