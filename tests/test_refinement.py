@@ -201,10 +201,8 @@ def test_a_climb_never_descends(hidden_layer_sizes, prior):
 
     reached = climb(model, z, x)
     gain = log_joint(reached) - log_joint(z)
-    assert (gain > -1e-9).all()
-    stays = gain < 1e-9
-    torch.testing.assert_close(reached[stays], z[stays])
-    assert stays.double().mean() < 0.2
+    assert (gain > -1e-8).all()
+    assert (gain > 1e-8).double().mean() > 0.8
 
 
 def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model(monkeypatch):
@@ -213,6 +211,18 @@ def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model(monkeypatch):
     x = draw_rows(model, 9)
     reached = climb(model, torch.zeros(9, 2, dtype=torch.float64), x)
     np.testing.assert_allclose(reached, exact_posterior(model, x)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (7,)])
+def test_a_climb_does_not_depend_on_the_batch(hidden_layer_sizes):
+    """Also at the top, where rounding says whether the last step was one upwards."""
+    model = make_model(hidden_layer_sizes=hidden_layer_sizes)
+    x = draw_rows(model, 400)
+    z = torch.zeros(400, 2, dtype=torch.float64)
+    z[200:] = climb(model, climb(model, z[200:], x[200:]), x[200:])
+    together = climb(model, z, x)
+    alone = torch.cat([climb(model, z[i : i + 1], x[i : i + 1]) for i in range(400)])
+    torch.testing.assert_close(alone, together, atol=1e-8, rtol=0.0)
 
 
 # ----------------------------------------------------------------------------- the correction

@@ -95,7 +95,7 @@ def evidence(posterior, decoder, likelihood, statistics, rows):
 
 @torch.no_grad()
 def climb(model, z, rows):
-    """Return latents (n, d) at which log p(x, z) is no lower than at z, and mostly higher.
+    """Return latents (n, d) at which log p(x, z) is no lower than at z but for rounding.
 
     By steps of the Gauss-Newton method, damped where they have failed (Levenberg and Marquardt).
     """
@@ -118,7 +118,9 @@ def climb(model, z, rows):
         step, _ = torch.linalg.solve_ex(curvature, gradient.unsqueeze(-1))
         tried = place + step.squeeze(-1)
         reached = log_joint(tried)
-        is_better = (reached > best).unsqueeze(-1)
+        # Not "higher": at the top that is decided by rounding, and rounding by the batch.
+        slack = torch.finfo(best.dtype).eps ** (2 / 3) * (1.0 + best.abs())
+        is_better = (reached > best - slack).unsqueeze(-1)
         place = torch.where(is_better, tried, place)
         best = torch.where(is_better.squeeze(-1), reached, best)
         damping = damping * torch.where(is_better, *CLIMB_FACTORS)
