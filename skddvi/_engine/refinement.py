@@ -11,7 +11,7 @@ from torch import nn
 
 from .networks import ContextNetwork, linear
 
-# What a posterior is worth as evidence beside the row itself, in the step that is proposed.
+# How much of its precision the encoder's own guess keeps beside the row, in the proposed step.
 DAMPING = 0.3
 # Steps of a climb, how they are damped at first, and by what factors after success and failure.
 CLIMB_STEPS, CLIMB_DAMPING, CLIMB_FACTORS = 3, 0.1, (0.25, 8.0)
