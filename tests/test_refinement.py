@@ -363,3 +363,23 @@ def test_the_bound_of_other_rows_gains():
         held_out = bent_rows(800, seed + 100)
         gains.append(fits[1].score(held_out) - fits[0].score(held_out))
     assert np.mean(gains) > 0.1, gains
+
+
+def test_a_layout_is_turned_to_what_the_encoder_alone_says_at_first():
+    """Before the first step the decoder has nothing to say, also to what is shown to regularisers."""
+    seen = []
+
+    class Watcher:
+        name = "watcher"
+
+        def attach(self, view):
+            rows = torch.arange(view.n_rows)
+            seen.append(view.embed(view.rows(rows)))
+
+        def __call__(self, z, rows):
+            return 0.0 * z.sum()
+
+    for n_refinements in (0, 1):
+        options = SMALL | {"max_iter": 1, "regularizer": Watcher()}
+        DDVAETransformer(**options, n_refinements=n_refinements).fit(X)
+    assert torch.equal(*seen)

@@ -263,7 +263,7 @@ class Loop:
         self.together = [term for term in self.terms if not may_run_beside(term.penalty)]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         # A warm start goes on with corrections that have been learned.
-        self.refines = all(refiner.is_trained() for refiner in model.refiners)
+        self.refines = model.refines = all(each.is_trained() for each in model.refiners)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter
         self.step = self.epoch = self.n_recoveries = 0
@@ -382,6 +382,9 @@ class Loop:
         return {name: _plain(value) for name, value in totals.items()}
 
     def train_batch(self, indices):
+        # At once: what is computed beside may ask for embeddings.
+        self.refines = self.refines or self.step >= REFINEMENT_START * self.n_steps
+        self.model.refines = self.refines
         apart, progress = self.current(self.apart), self.step / self.n_steps
         penalties = [
             partial(_penalty, term.name, term.penalty.penalty_of_rows, indices) for term in apart
@@ -403,8 +406,6 @@ class Loop:
     def own_loss(self, indices):
         """Return the loss of a batch without what is computed beside it, figures, and latents."""
         x = self.rows.batch(indices)
-        self.refines = self.refines or self.step >= REFINEMENT_START * self.n_steps
-        self.model.refines = self.refines
         with self.precision(x):
             loss, figures, z = self.losses(x, indices, self.warmth())
         if self.adversary is not None:
