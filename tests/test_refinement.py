@@ -366,7 +366,7 @@ def test_the_bound_of_other_rows_gains():
 
 
 def test_a_layout_is_turned_to_what_the_encoder_alone_says_at_first():
-    """Before the first step the decoder has nothing to say, also to what is shown to regularisers."""
+    """Before the first step the decoder has nothing to say, nor is a regulariser shown any."""
     seen = []
 
     class Watcher:
