@@ -16,7 +16,7 @@ x_train, ...: see the top of the file for how to get it"""
 # Of this package; the others are peers.
 ENGINE_METHODS = (
     "ddvae",
-    "ddvae_uncorrected",
+    "ddvae_path",
     "ddvae_neighbors",
     "ddvae_picture",
     "vae",
@@ -82,13 +82,13 @@ def make_estimator(method, seed, **params):
 
         if method == "ddvae_picture":
             params = {**PICTURE, **params}
-        if method == "ddvae_uncorrected":
-            params = {"n_refinements": 0, **params}
+        if method == "ddvae_path":
+            params = {"n_refinements": 0, "n_map_steps": 0, **params}
         if method in ("ddvae_neighbors", "ddvae_picture"):
             params = {"regularizer": NeighborhoodPreservation(), **params}
         models = {
             "ddvae": DDVAETransformer,
-            "ddvae_uncorrected": DDVAETransformer,
+            "ddvae_path": DDVAETransformer,
             "ddvae_neighbors": DDVAETransformer,
             "ddvae_picture": DDVAETransformer,
             "vae": baselines.GaussianVAE,

@@ -62,6 +62,7 @@ def cell(method, seed, settings, pictures=None):
         likelihood="bernoulli",
         n_diffusion_steps=int(n_steps),
         n_refinements=0,  # as with all of the rows
+        n_map_steps=0,
         sleep=sleep,
         regularizer=PriorCoverage() if coverage else None,
         max_iter=settings["max_iter"],

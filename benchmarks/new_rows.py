@@ -3,8 +3,8 @@
 A quarter of the rows is held out, drawn anew for every seed with the classes in proportion. Each
 method is fitted to the others, default arguments throughout, and places the quarter; t-SNE cannot,
 so it is fitted to all rows at once and has seen what the others have not. ``ddvae_neighbors`` is
-the DD-VAE with `skddvi.regularizers.NeighborhoodPreservation`, ``ddvae_uncorrected`` that with
-``n_refinements=0``. What each method gets of the rows is
+the DD-VAE with `skddvi.regularizers.NeighborhoodPreservation`, ``ddvae_path`` that with
+``n_refinements=0`` and ``n_map_steps=0``. What each method gets of the rows is
 as in ``ancestry.py`` and ``single_cell.py``, but frequencies of alleles, principal components and
 the median library size are those of the training rows. Only the rows of ``--kind components`` are
 principal components that were made of all people together, so they know a little of each other.
@@ -37,7 +37,7 @@ from sklearn.model_selection import train_test_split
 
 from skddvi.metrics import cluster_scores, knn_accuracy
 
-METHODS = ("pca", "tsne", "umap", "ddvae_uncorrected", "ddvae", "ddvae_neighbors")
+METHODS = ("pca", "tsne", "umap", "ddvae_path", "ddvae", "ddvae_neighbors")
 # Of each kind: the likelihood, and the principal components that t-SNE and UMAP get, if not all.
 KINDS = {
     "components": ("gaussian", None),

@@ -49,6 +49,8 @@ from skddvi.metrics import knn_accuracy, maximum_mean_discrepancy
 from skddvi.regularizers import PriorCoverage
 
 PRIORS = ("normal", "pinwheel", "swiss_roll", "square")
+# Nothing that the other posteriors have not, also of a few rows.
+ALIKE = {"n_refinements": 0, "n_map_steps": 0}
 POSTERIORS = {
     "vae": (baselines.GaussianVAE, {}),
     "vae_coverage": (baselines.GaussianVAE, {"regularizer": PriorCoverage()}),
@@ -59,9 +61,8 @@ POSTERIORS = {
     "aae_wgan": (baselines.AdversarialAutoencoder, {"critic": "wasserstein"}),
     # Its chain lets something of the row through only where the noise is small.
     "latent_diffusion": (baselines.UnconditionalLatentDiffusion, {"noising": [0.05] * 8}),
-    # Encoder and decoder as all others have them, also of a few rows.
-    "ddvae": (DDVAETransformer, {"regularizer": None, "n_refinements": 0}),
-    "ddvae_coverage": (DDVAETransformer, {"regularizer": PriorCoverage(), "n_refinements": 0}),
+    "ddvae": (DDVAETransformer, {"regularizer": None, **ALIKE}),
+    "ddvae_coverage": (DDVAETransformer, {"regularizer": PriorCoverage(), **ALIKE}),
 }
 COLUMNS = {
     "fit_cpu_seconds": ("fit s", ".1f"),

@@ -57,7 +57,7 @@ def cell_names(priors, parameters, n_values=None):
 def cell(method, seed, settings):
     prior, change = method.split(" ")
     parameter, _, named = change.partition("=")
-    params = {"regularizer": None, "n_refinements": 0}
+    params = {"regularizer": None, "n_refinements": 0, "n_map_steps": 0}
     if parameter in VALUES:
         params[parameter] = next(value for value in VALUES[parameter] if str(value) == named)
     X_train, X_test, y_train, y_test = load_images(settings)

@@ -403,12 +403,12 @@ class BaseDDVAE(CallbackSupportMixin, BaseEstimator):
             projection=self._projection(X, likelihood),
             encoder=self.encoder,
             decoder=self.decoder,
-            n_refinements=self._n_refinements(X),
+            **self._decoder_steps(X),
         )
 
-    def _n_refinements(self, X):
-        """Return how often what the encoder says of a row is corrected."""
-        return 0
+    def _decoder_steps(self, X):
+        """Return how often inference for rows is helped by the decoder, by name."""
+        return {}
 
     def _projection(self, X, likelihood):
         """Return the matrix (k, p) of the components that the encoder sees; None for features."""

@@ -14,6 +14,7 @@ from ._base import (
     _seed,
     all_or_nothing,
 )
+from .likelihoods import PoissonLikelihood, resolve_likelihood
 from .priors import NormalPrior
 from .priors._curves import CurvePrior
 from .regularizers import NeighborhoodPreservation, PriorCoverage
@@ -23,8 +24,10 @@ from .regularizers._start import NeighborStart
 AUTO_INIT_ROWS = 200
 # With regularizer="auto": so many training rows are to cover a curved prior.
 AUTO_COVERAGE_ROWS = 5000
-# With n_refinements="auto": there is one up to so many training rows, and components.
+# With n_refinements="auto" and n_map_steps="auto": up to so many training rows, and components.
 AUTO_REFINED_ROWS, AUTO_REFINED_COMPONENTS = 5000, 3
+# With n_map_steps="auto": so many steps, and so many with more features than that.
+AUTO_MAP_STEPS, AUTO_MAP_FEATURES = (10, 3), 100
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -107,16 +110,22 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         an encoder of all features learns their noise.
     n_refinements : int or "auto", default="auto"
         How often what the encoder says of a row is corrected by what the decoder says of it: a
-        small network is shown how p(x|z) rises and bends where the encoder points, and learns what
-        to make of it (iterative amortised inference [5]_). It starts at 40 % of the steps. Rows
-        that were not trained on gain by it, and places in a picture are the more exact; each
-        correction costs as much as ``n_components`` + 1 passes through the decoder, also in
-        :meth:`transform`. See :ref:`user-guide-refinement`. "auto" is 1 for up to 5,000 training
-        rows, since more teach an encoder enough, with at least half as many rows as features, since
-        with fewer a decoder has learned rows by heart, and for three components or fewer, if
+        small network is shown how p(x|z) rises and bends where the encoder points, and learns from
+        40 % of the steps on what to make of it (iterative amortised inference [5]_). The bound of
+        rows that were not trained on gains by it, the more the fewer the training rows; a
+        correction costs as much as ``n_components`` + 1 passes through the decoder. See
+        :ref:`user-guide-refinement`. "auto" is 1 for counts, "poisson" and "negative_binomial",
+        under the conditions of ``n_map_steps``; else 0, since with other likelihoods groups in the
+        picture may lose by it.
+    n_map_steps : int or "auto", default="auto"
+        How many steps :meth:`transform` takes from the end of the noise-free path to where log p(x,
+        z) is largest, the maximum a posteriori: damped Gauss-Newton steps, each kept where it leads
+        upwards. Places in a picture are the more exact; each step costs as much as ``n_components``
+        + 2 passes through the decoder. The posterior, its draws and bounds are what they are
+        without. "auto" is 10 with up to 100 features and 3 with more, for up to 5,000 training
+        rows, at least half as many rows as features and up to three components, if
         ``n_diffusion_steps > 0``, without a ``decoder`` of your own and without
-        :class:`skddvi.regularizers.NeighborhoodPreservation`, which places rows by what the encoder
-        says; else 0.
+        :class:`skddvi.regularizers.NeighborhoodPreservation`, which places rows itself; else 0.
     encoder : callable, default=None
         Factory of a network of your own in place of the encoder's hidden layers:
         ``encoder(n_inputs, n_outputs)`` returns a `torch.nn.Module` that maps rows, as the
@@ -230,7 +239,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     Equation numbers are those of the :doc:`/user_guide`. The model is p(z) p(x|z), equation (1).
     Its posterior is the reverse of the noising process (2) [4]_, conditioned on the row, equation
     (3). :meth:`transform` follows it without noise: one point for each row, the same in any batch
-    (from where it climbs to a more likely one, see ``n_refinements``).
+    (from where it climbs to a more likely one, see ``n_map_steps``).
     :meth:`sample_posterior` draws from it.
 
     Training maximises the objective (6): the evidence lower bound (4) minus the weighted sleep term
@@ -288,8 +297,9 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         "init": [StrOptions({"auto", "neighbors", "random"})],
         "regularizer": [StrOptions({"auto"}), *BaseDDVAE._parameter_constraints["regularizer"]],
         "n_refinements": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "n_map_steps": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
     }
-    _structure_names = (*STRUCTURE, "n_refinements")
+    _structure_names = (*STRUCTURE, "n_refinements", "n_map_steps")
 
     def __init__(
         self,
@@ -310,6 +320,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         activation="silu",
         n_input_components="auto",
         n_refinements="auto",
+        n_map_steps="auto",
         encoder=None,
         decoder=None,
         alpha="auto",
@@ -343,6 +354,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         self.activation = activation
         self.n_input_components = n_input_components
         self.n_refinements = n_refinements
+        self.n_map_steps = n_map_steps
         self.encoder = encoder
         self.decoder = decoder
         self.alpha = alpha
@@ -374,15 +386,17 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         is_large = self.n_diffusion_steps > 0 and X.shape[0] >= AUTO_COVERAGE_ROWS
         return is_large and isinstance(self._make_prior(), CurvePrior)
 
-    def _n_refinements(self, X):
-        if self.n_refinements != "auto":
-            return int(self.n_refinements)
+    def _decoder_steps(self, X):
         n_rows, n_features = X.shape
         few = n_rows <= AUTO_REFINED_ROWS and self.n_components <= AUTO_REFINED_COMPONENTS
         by_heart = 2 * n_rows < n_features
-        has_chain = self.n_diffusion_steps > 0
-        can = self.decoder is None and not _has_layout(self._regularizers(X))
-        return int(few and has_chain and can and not by_heart)
+        own = self.decoder is not None or _has_layout(self._regularizers(X))
+        pays = few and self.n_diffusion_steps > 0 and not by_heart and not own
+        counts = isinstance(resolve_likelihood(self.likelihood), PoissonLikelihood)
+        n_steps = AUTO_MAP_STEPS[n_features > AUTO_MAP_FEATURES]
+        auto = {"n_refinements": int(pays and counts), "n_map_steps": int(pays) * n_steps}
+        given = {name: getattr(self, name) for name in auto}
+        return {name: auto[name] if n == "auto" else int(n) for name, n in given.items()}
 
     def _fit_new(self, task, likelihood, seed):
         schedule, start = task.schedule, NeighborStart().fit(task.X)
@@ -438,9 +452,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
     def transform(self, X):
         """Return the noise-free latents of the rows of X.
 
-        They are the end of the reverse path of the posterior (3) without its noise; where
-        ``n_refinements`` is not 0, moved from there uphill in log p(x, z), by three damped steps of
-        the Gauss-Newton method. They are the same for a row alone, in any batch, and in any order.
+        They are the end of the reverse path of the posterior (3) without its noise, or where
+        ``n_map_steps`` leads from there: the same for a row alone, in any batch, and in any order.
 
         Parameters
         ----------

@@ -251,7 +251,6 @@ def test_a_fit_goes_on_in_the_start_and_after_it(n_epochs, prior, tmp_path):
 
 def test_early_stopping_waits_for_the_end():
     params = SMALL | {"max_iter": 40, "early_stopping": True, "n_iter_no_change": 1, "tol": 1e9}
-    params["n_refinements"] = 0
     assert DDVAETransformer(**params, init="random").fit(X).n_iter_ == 2
     assert DDVAETransformer(**params, init="neighbors").fit(X).n_iter_ == 6  # of 40, 15 %
 

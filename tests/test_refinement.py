@@ -15,7 +15,7 @@ from skddvi._engine.networks import ACTIVATIONS, Decoder
 from skddvi._engine.objective import bound_terms, importance_weighted_bound, noise_shape
 from skddvi._engine.refinement import climb, evidence
 from skddvi._engine.user_networks import UserDecoder
-from skddvi.likelihoods import resolve_likelihood
+from skddvi.likelihoods import NegativeBinomialLikelihood, resolve_likelihood
 from skddvi.priors import PinwheelPrior, UserPrior
 from skddvi.regularizers import NeighborhoodPreservation
 
@@ -199,17 +199,16 @@ def test_a_climb_never_descends(hidden_layer_sizes, prior):
         with torch.no_grad():
             return model.likelihood.log_prob(x, model.decoder(z)) + model.prior.log_prob(z)
 
-    reached = climb(model, z, x)
+    reached = climb(model, z, x, n_steps=3)
     gain = log_joint(reached) - log_joint(z)
     assert (gain > -1e-8).all()
     assert (gain > 1e-8).double().mean() > 0.8
 
 
-def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model(monkeypatch):
-    monkeypatch.setattr(refinement, "CLIMB_STEPS", 30)
+def test_a_climb_ends_at_the_exact_posterior_of_a_linear_model():
     model = make_model()
     x = draw_rows(model, 9)
-    reached = climb(model, torch.zeros(9, 2, dtype=torch.float64), x)
+    reached = climb(model, torch.zeros(9, 2, dtype=torch.float64), x, n_steps=30)
     np.testing.assert_allclose(reached, exact_posterior(model, x)[0], atol=1e-6)
 
 
@@ -219,9 +218,9 @@ def test_a_climb_does_not_depend_on_the_batch(hidden_layer_sizes):
     model = make_model(hidden_layer_sizes=hidden_layer_sizes)
     x = draw_rows(model, 400)
     z = torch.zeros(400, 2, dtype=torch.float64)
-    z[200:] = climb(model, climb(model, z[200:], x[200:]), x[200:])
-    together = climb(model, z, x)
-    alone = torch.cat([climb(model, z[i : i + 1], x[i : i + 1]) for i in range(400)])
+    z[200:] = climb(model, z[200:], x[200:], n_steps=6)
+    together = climb(model, z, x, n_steps=3)
+    alone = torch.cat([climb(model, z[i : i + 1], x[i : i + 1], n_steps=3) for i in range(400)])
     torch.testing.assert_close(alone, together, atol=1e-8, rtol=0.0)
 
 
@@ -311,27 +310,51 @@ def test_what_is_trained_without_is_not_changed_by_them():
     assert not np.array_equal(plain.transform(X), refined.transform(X))
 
 
+COUNTED = np.random.default_rng(0).poisson(3.0, (200, 20)).astype(float)
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "expected"),
     [
-        (X, {}, 1),
-        (X[:10], {}, 1),
-        (X[:9], {}, 0),
-        (np.tile(X, (26, 1)), {}, 0),
-        (X, {"n_components": 3}, 1),
-        (X, {"n_components": 4}, 0),
-        (X, {"n_diffusion_steps": 0}, 0),
-        (X, {"regularizer": [NeighborhoodPreservation(n_neighbors=5)]}, 0),
-        (X, {"decoder": lambda n, m: nn.Linear(n, m)}, 0),
-        (X, {"decoder": lambda n, m: nn.Linear(n, m), "n_refinements": 2}, 2),
-        (X[:50], {"n_diffusion_steps": 0, "n_refinements": 1}, 1),
+        (X, {}, (0, 10)),
+        (np.tile(X, (1, 6)), {}, (0, 3)),
+        (COUNTED, {"likelihood": "poisson"}, (1, 10)),
+        (COUNTED, {"likelihood": NegativeBinomialLikelihood()}, (1, 10)),
+        (COUNTED[:9], {"likelihood": "poisson"}, (0, 0)),  # half of the features are ten
+        (COUNTED[:10], {"likelihood": "poisson"}, (1, 10)),
+        (np.tile(X, (26, 1)), {}, (0, 0)),
+        (X, {"n_components": 3}, (0, 10)),
+        (X, {"n_components": 4}, (0, 0)),
+        (X, {"n_diffusion_steps": 0}, (0, 0)),
+        (X, {"regularizer": [NeighborhoodPreservation(n_neighbors=5)]}, (0, 0)),
+        (X, {"decoder": lambda n, m: nn.Linear(n, m)}, (0, 0)),
+        (X, {"decoder": lambda n, m: nn.Linear(n, m), "n_refinements": 2}, (2, 0)),
+        (X[:50], {"n_diffusion_steps": 0, "n_refinements": 1, "n_map_steps": 2}, (1, 2)),
     ],
 )
 def test_how_many_there_are(rows, options, expected):
     model = DDVAETransformer(**SMALL | {"max_iter": 1} | options).fit(rows)
-    assert len(model._engine.model.refiners) == expected
+    fitted = model._engine.model
+    assert (len(fitted.refiners), fitted.n_map_steps) == expected
     assert np.isfinite(model.score_samples(rows)).all()
     assert np.isfinite(model.transform(rows)).all()
+
+
+def test_transform_climbs_and_nothing_else_does():
+    models = [DDVAETransformer(**SMALL, n_map_steps=n).fit(X) for n in (0, 10)]
+    path, climbed = (model.transform(X) for model in models)
+    assert np.array_equal(models[0].score_samples(X), models[1].score_samples(X))
+    draws = [model.sample_posterior(X, 3, random_state=0) for model in models]
+    assert np.array_equal(*draws)
+    log_joint = [models[0]._engine.model.double(), torch.from_numpy(X)]
+    found = []
+    for Z in (path, climbed):
+        z = torch.from_numpy(Z)
+        model, x = log_joint
+        with torch.no_grad():
+            found.append(model.likelihood.log_prob(x, model.decoder(z)) + model.prior.log_prob(z))
+    assert (found[1] - found[0]).min() > -1e-6
+    assert (found[1] - found[0]).mean() > 0.01
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "binomial", "poisson", "negative_binomial"])

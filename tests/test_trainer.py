@@ -261,7 +261,6 @@ def script_validation(monkeypatch, scores):
 def test_early_stopping_keeps_the_best_weights(monkeypatch):
     X, X_val = make_rows(), make_rows(60, seed=1)
     parameters = {"early_stopping": True, "max_iter": 20, "n_iter_no_change": 4, "tol": 0.0}
-    parameters["n_refinements"] = 0  # which would go on for as long again
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
         reference = make_model(**{**parameters, "early_stopping": False}).fit(X)
@@ -298,8 +297,7 @@ def test_early_stopping_holds_rows_out_itself():
 
 
 def test_a_small_gain_does_not_count():
-    parameters = {"early_stopping": True, "tol": 1e6, "n_iter_no_change": 2, "max_iter": 10}
-    model = make_model(n_refinements=0, **parameters)
+    model = make_model(early_stopping=True, tol=1e6, n_iter_no_change=2, max_iter=10)
     # The first epoch gains on minus infinity; the two after it do not gain a million nats.
     assert model.fit(make_rows()).n_iter_ == 3
 

@@ -342,9 +342,9 @@ def test_early_stopping_with_own_rows_trains_on_all_others():
 
 def test_early_stopping_stops():
     options = {"early_stopping": True, "tol": 1e9, "n_iter_no_change": 3, "max_iter": 50}
-    assert small(n_refinements=0, **options).fit(X).n_iter_ == 1 + 3
+    assert small(**options).fit(X).n_iter_ == 1 + 3
     # Where the bound has stopped rising, the corrections of the encoder begin, early or not.
-    assert small(**options).fit(X).n_iter_ == 1 + 3 + 3
+    assert small(n_refinements=1, **options).fit(X).n_iter_ == 1 + 3 + 3
     assert small(early_stopping=True, tol=0.0, n_iter_no_change=50, max_iter=8).fit(X).n_iter_ == 8
 
 

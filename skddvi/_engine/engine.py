@@ -48,7 +48,7 @@ class Engine:
         features.
     encoder, decoder : callable or None
         See :func:`build_model`.
-    n_refinements : int
+    n_refinements, n_map_steps : int
         See :func:`build_model`.
     """
 
@@ -68,6 +68,7 @@ class Engine:
         encoder=None,
         decoder=None,
         n_refinements=0,
+        n_map_steps=0,
     ):
         self.device = resolve_device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -79,6 +80,7 @@ class Engine:
             "posterior": posterior,
             "n_input_components": None if projection is None else len(projection),
             "n_refinements": n_refinements,
+            "n_map_steps": n_map_steps,
         }
         self.networks = {"encoder": encoder, "decoder": decoder}
         options = self.build | self.networks

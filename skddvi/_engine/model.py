@@ -38,21 +38,26 @@ class LatentVariableModel(nn.Module):
     posterior : Posterior
     refiners : sequence of Refiner
         Corrections of what the encoder says, one after the other.
+    n_map_steps : int
+        Steps of a :func:`climb` by which an embedding is found.
 
     Attributes
     ----------
     refines : bool
         Whether the corrections are made. Training begins without them.
+    climbs : bool
+        Whether embeddings are the ends of climbs. In training they are not.
     """
 
-    def __init__(self, prior, likelihood, decoder, posterior, refiners=()):
+    def __init__(self, prior, likelihood, decoder, posterior, refiners=(), n_map_steps=0):
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
         self.decoder = decoder
         self.posterior = posterior
         self.refiners = nn.ModuleList(refiners)
-        self.refines = True
+        self.n_map_steps = n_map_steps
+        self.refines = self.climbs = True
 
     def sample_prior(self, n_samples, generator):
         """Return draws from p(z), (n_samples, d)."""
@@ -61,15 +66,14 @@ class LatentVariableModel(nn.Module):
     def embed(self, x, masked=None):
         """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean.
 
-        Where there are corrections, the place is at last one that the decoder finds more likely.
+        With ``n_map_steps`` they have climbed to where log p(x, z) is larger.
         """
         inputs = self.likelihood.encode(x)
         if masked is not None:
             inputs, x = inputs.masked_fill(masked, 0.0), None  # nothing that tells of all features
         z = self.posterior.mode(self.condition_on(inputs, x))
-        if x is not None and self.refiners and self.refines:
-            with torch.autocast(z.device.type, enabled=False):
-                z = z + (climb(self, z, x) - z).detach()
+        if x is not None and self.climbs and self.n_map_steps > 0:
+            z = climb(self, z, x, self.n_map_steps)
         return z
 
     def infer(self, *rows):
@@ -107,6 +111,7 @@ def build_model(
     encoder=None,
     decoder=None,
     n_refinements=0,
+    n_map_steps=0,
 ):
     """Return an untrained model; every weight is drawn from ``generator``.
 
@@ -135,6 +140,8 @@ def build_model(
         has the width of the last hidden layer, on which the posterior's own layers are put.
     n_refinements : int
         How many corrections are made of what the encoder says, see :class:`Refiner`.
+    n_map_steps : int
+        See :class:`LatentVariableModel`.
 
     Returns
     -------
@@ -169,7 +176,7 @@ def build_model(
         decoder = Decoder(loc, scale, hidden_layer_sizes[::-1], activation, output, generator)
     sizes = len(loc), posterior.head.out_features, denoiser_width
     refiners = [Refiner(*sizes, generator) for _ in range(n_refinements)]
-    return LatentVariableModel(prior, likelihood, decoder, posterior, refiners)
+    return LatentVariableModel(prior, likelihood, decoder, posterior, refiners, n_map_steps)
 
 
 def _standardisation(prior, generator):

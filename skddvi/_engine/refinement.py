@@ -13,8 +13,8 @@ from .networks import ContextNetwork, linear
 
 # How much of its precision the encoder's own guess keeps beside the row, in the proposed step.
 DAMPING = 0.3
-# Steps of a climb, how they are damped at first, and by what factors after success and failure.
-CLIMB_STEPS, CLIMB_DAMPING, CLIMB_FACTORS = 3, 0.1, (0.25, 8.0)
+# How steps of a climb are damped at first, and by what factors after success and failure.
+CLIMB_DAMPING, CLIMB_FACTORS = 0.1, (0.25, 8.0)
 # Standardised latents over which the gradient of log p(z) is compared.
 PRIOR_DIFFERENCE = 1e-3
 # Numbers of a block of rows' tangents held at once.
@@ -94,7 +94,7 @@ def evidence(posterior, decoder, likelihood, statistics, rows):
 
 
 @torch.no_grad()
-def climb(model, z, rows):
+def climb(model, z, rows, n_steps):
     """Return latents (n, d) at which log p(x, z) is no lower than at z but for rounding.
 
     By steps of the Gauss-Newton method, damped where they have failed (Levenberg and Marquardt).
@@ -107,7 +107,7 @@ def climb(model, z, rows):
 
     place = posterior._standardise(z)
     best, damping = log_joint(place), torch.full_like(place[:, :1], CLIMB_DAMPING)
-    for _ in range(CLIMB_STEPS):
+    for _ in range(n_steps):
         ones = torch.ones_like(place)
         gradient, curvature = slopes(posterior, model.decoder, likelihood, place, ones, rows)
         of_prior, curvature_of_prior = _prior_slopes(model, place)

@@ -52,7 +52,7 @@ class Baseline(DDVAETransformer):
     denoiser_width = 128
     sleep = "off"
     sleep_weight = 0.0
-    n_refinements = 0
+    n_refinements = n_map_steps = 0
 
 
 def constraints(*names, **own):
