@@ -14,7 +14,6 @@ from ._base import (
     _seed,
     all_or_nothing,
 )
-from .likelihoods import PoissonLikelihood, resolve_likelihood
 from .priors import NormalPrior
 from .priors._curves import CurvePrior
 from .regularizers import NeighborhoodPreservation, PriorCoverage
@@ -24,10 +23,8 @@ from .regularizers._start import NeighborStart
 AUTO_INIT_ROWS = 200
 # With regularizer="auto": so many training rows are to cover a curved prior.
 AUTO_COVERAGE_ROWS = 5000
-# With n_refinements="auto" and n_map_steps="auto": up to so many training rows, and components.
-AUTO_REFINED_ROWS, AUTO_REFINED_COMPONENTS = 5000, 3
-# With n_map_steps="auto": so many steps, and so many with more features than that.
-AUTO_MAP_STEPS, AUTO_MAP_FEATURES = (10, 3), 100
+# With n_map_steps="auto": so many, up to so many training rows, features and components.
+AUTO_MAP_STEPS, AUTO_MAP_ROWS, AUTO_MAP_FEATURES, AUTO_MAP_COMPONENTS = 10, 5000, 100, 3
 
 
 class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDDVAE):
@@ -108,23 +105,20 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         it see the features. So does "auto" with 50 features or less, with five training rows to a
         feature or more, and with an ``encoder`` of your own; else it is 50, since from so few rows
         an encoder of all features learns their noise.
-    n_refinements : int or "auto", default="auto"
+    n_refinements : int, default=0
         How often what the encoder says of a row is corrected by what the decoder says of it: a
         small network is shown how p(x|z) rises and bends where the encoder points, and learns from
         40 % of the steps on what to make of it (iterative amortised inference [5]_). The bound of
-        rows that were not trained on gains by it, the more the fewer the training rows; a
-        correction costs as much as ``n_components`` + 1 passes through the decoder. See
-        :ref:`user-guide-refinement`. "auto" is 1 for counts, "poisson" and "negative_binomial",
-        under the conditions of ``n_map_steps``; else 0, since with other likelihoods groups in the
-        picture may lose by it.
+        rows that were not trained on gains by it where there are few training rows; groups in a
+        picture may lose. A correction costs as much as ``n_components`` + 1 passes through the
+        decoder. See :ref:`user-guide-refinement`.
     n_map_steps : int or "auto", default="auto"
         How many steps :meth:`transform` takes from the end of the noise-free path to where log p(x,
-        z) is largest, the maximum a posteriori: damped Gauss-Newton steps, each kept where it leads
-        upwards. Places in a picture are the more exact; each step costs as much as ``n_components``
-        + 2 passes through the decoder. The posterior, its draws and bounds are what they are
-        without. "auto" is 10 with up to 100 features and 3 with more, for up to 5,000 training
-        rows, at least half as many rows as features and up to three components, if
-        ``n_diffusion_steps > 0``, without a ``decoder`` of your own and without
+        z) is largest, the maximum a posteriori: damped Gauss-Newton steps, each kept unless it
+        leads downwards. Places in a picture are the more exact; each step costs as much as
+        ``n_components`` + 2 passes through the decoder. The posterior, its draws and bounds are
+        what they are without. "auto" is 10 for up to 5,000 training rows, 100 features and three
+        components, if ``n_diffusion_steps > 0``, without a ``decoder`` of your own and without
         :class:`skddvi.regularizers.NeighborhoodPreservation`, which places rows itself; else 0.
     encoder : callable, default=None
         Factory of a network of your own in place of the encoder's hidden layers:
@@ -296,7 +290,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         **BaseDDVAE._parameter_constraints,
         "init": [StrOptions({"auto", "neighbors", "random"})],
         "regularizer": [StrOptions({"auto"}), *BaseDDVAE._parameter_constraints["regularizer"]],
-        "n_refinements": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "n_map_steps": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
     }
     _structure_names = (*STRUCTURE, "n_refinements", "n_map_steps")
@@ -319,7 +313,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         denoiser_width=128,
         activation="silu",
         n_input_components="auto",
-        n_refinements="auto",
+        n_refinements=0,
         n_map_steps="auto",
         encoder=None,
         decoder=None,
@@ -387,16 +381,13 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         return is_large and isinstance(self._make_prior(), CurvePrior)
 
     def _decoder_steps(self, X):
-        n_rows, n_features = X.shape
-        few = n_rows <= AUTO_REFINED_ROWS and self.n_components <= AUTO_REFINED_COMPONENTS
-        by_heart = 2 * n_rows < n_features
-        own = self.decoder is not None or _has_layout(self._regularizers(X))
-        pays = few and self.n_diffusion_steps > 0 and not by_heart and not own
-        counts = isinstance(resolve_likelihood(self.likelihood), PoissonLikelihood)
-        n_steps = AUTO_MAP_STEPS[n_features > AUTO_MAP_FEATURES]
-        auto = {"n_refinements": int(pays and counts), "n_map_steps": int(pays) * n_steps}
-        given = {name: getattr(self, name) for name in auto}
-        return {name: auto[name] if n == "auto" else int(n) for name, n in given.items()}
+        n_steps = self.n_map_steps
+        if n_steps == "auto":
+            is_small = X.shape[0] <= AUTO_MAP_ROWS and X.shape[1] <= AUTO_MAP_FEATURES
+            is_picture = self.n_components <= AUTO_MAP_COMPONENTS and self.n_diffusion_steps > 0
+            own = self.decoder is not None or _has_layout(self._regularizers(X))
+            n_steps = AUTO_MAP_STEPS if is_small and is_picture and not own else 0
+        return {"n_refinements": int(self.n_refinements), "n_map_steps": int(n_steps)}
 
     def _fit_new(self, task, likelihood, seed):
         schedule, start = task.schedule, NeighborStart().fit(task.X)
