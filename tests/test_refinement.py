@@ -184,7 +184,9 @@ def test_rows_do_not_depend_on_their_block(block, seed):
 
 
 @pytest.mark.parametrize(
-    "prior", [None, PinwheelPrior(), UserPrior(Laplace()), UserPrior(Flat())], ids=repr
+    "prior",
+    [None, PinwheelPrior(), UserPrior(Laplace()), UserPrior(Flat())],
+    ids=["normal", "pinwheel", "Laplace", "flat"],
 )
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (7,)])
 def test_a_climb_never_descends(hidden_layer_sizes, prior):
