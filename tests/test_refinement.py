@@ -1,5 +1,7 @@
 """Corrections of what the encoder says of a row by what the decoder says of it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -402,3 +404,61 @@ def test_a_layout_is_turned_to_what_the_encoder_alone_says_at_first():
         options = SMALL | {"max_iter": 1, "regularizer": Watcher()}
         DDVAETransformer(**options, n_refinements=n_refinements).fit(X)
     assert torch.equal(*seen)
+
+
+# ----------------------------------------------------------------------------- round about
+
+
+def test_inference_mode_changes_nothing():
+    model = DDVAETransformer(**SMALL, n_refinements=1).fit(X)
+
+    def answers():
+        draws = model.sample_posterior(X, 2, random_state=0)
+        return model.transform(X), model.score_samples(X), draws
+
+    expected = answers()
+    with torch.inference_mode():
+        found = answers()
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("prior", ["normal", "square", "swiss_roll"])
+def test_places_of_single_precision_do_not_depend_on_the_batch(prior):
+    single = X.astype(np.float32)
+    model = DDVAETransformer(**SMALL | {"max_iter": 20}, prior=prior).fit(X)
+    Z = model.transform(single)
+    assert Z.dtype == np.float32
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_allclose(model.transform(single[order]), Z[order], atol=1e-6)
+    np.testing.assert_allclose(model.transform(single[3:4]), Z[3:4], atol=1e-6)
+
+
+def test_a_fit_that_fails_before_its_first_step_leaves_the_model_alone():
+    class Failing:
+        name = "failing"
+        fails = False
+
+        def attach(self, view):
+            if self.fails:
+                raise KeyboardInterrupt
+
+        def __call__(self, z, rows):
+            return 0.0 * z.sum()
+
+    options = SMALL | {"n_refinements": 1, "warm_start": True, "regularizer": Failing()}
+    model = DDVAETransformer(**options).fit(X)
+    expected = model.transform(X)
+    model.regularizer.fails = True
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    np.testing.assert_array_equal(model.transform(X), expected)
+
+
+def test_threads_may_ask_a_model_with_a_decoder_of_the_users():
+    options = {"decoder": lambda n, m: nn.Sequential(nn.Linear(n, 9), nn.Tanh(), nn.Linear(9, m))}
+    model = DDVAETransformer(**SMALL, **options, n_refinements=1, n_map_steps=3).fit(X)
+    expected = model.transform(X)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.transform(X), range(8)):
+            np.testing.assert_array_equal(found, expected)

@@ -170,21 +170,26 @@ class Engine:
         if self.device.type != "cpu":
             generator = torch.Generator(self.device)
             generator.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
-        return train(
-            self.model,
-            Rows(X, self.device),
-            schedule,
-            generator=generator,
-            validation_rows=validation_rows,
-            on_epoch=on_epoch,
-            make_loop=make_loop,
-            checkpoint=checkpoint,
-        )
+        with self.model.in_training():
+            return train(
+                self.model,
+                Rows(X, self.device),
+                schedule,
+                generator=generator,
+                validation_rows=validation_rows,
+                on_epoch=on_epoch,
+                make_loop=make_loop,
+                checkpoint=checkpoint,
+            )
 
+    @with_gradients()
     def embed(self, X):
-        """Return the noise-free latents of the rows of X, (n, d)."""
-        return self._by_chunk(X, self._model_in(X.dtype).embed)
+        """Return the noise-free latents of the rows of X, or where they climb to, (n, d)."""
+        # A climb compares sums of many terms, too large for the digits of single precision.
+        dtype = np.float64 if self.model.n_map_steps > 0 else X.dtype
+        return self._by_chunk(X, self._model_in(dtype).embed)
 
+    @with_gradients()
     def sample_posterior(self, X, n_samples, seed):
         """Return latents drawn from q(z|x), (n_samples, n, d)."""
         model = self._model_in(X.dtype)
@@ -200,6 +205,7 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, chunk))
         return self._by_chunk(X, draw, chunk).swapaxes(0, 1)
 
+    @with_gradients()
     def sample_path(self, X, seed):
         """Return a drawn path y_T, ..., y_1, z of each row of X, (T + 1, n, d)."""
         model = self._model_in(X.dtype)
@@ -217,6 +223,7 @@ class Engine:
         model = self._model_in(Z.dtype)
         return self._by_chunk(Z, lambda z: model.likelihood.mean(model.decoder(z)), chunk)
 
+    @with_gradients()
     def responsibilities(self, X, n_draws):
         """Return the probability of each part of the prior given each row of X, (n, n_parts).
 
@@ -252,6 +259,7 @@ class Engine:
         return X, Z
 
     @tells_of_memory("scoring", "lower n_importance_samples, or give fewer rows at a time")
+    @with_gradients()
     def bound(self, X, n_importance_samples, n_repeats):
         """Return bound (7) of each row of X, (n,), in nats; (4) for one importance sample.
 
@@ -276,6 +284,7 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * min(n_draws, 16))))
         return self._by_chunk(X, score, chunk)
 
+    @with_gradients()
     def reconstruction(self, X):
         """Return log p(x|z) of each row of X at its noise-free latents, (n,), in nats."""
         model = self._model_in(X.dtype)

@@ -1,5 +1,7 @@
 """The latent-variable model: prior, likelihood, decoder and posterior held together."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -57,6 +59,19 @@ class LatentVariableModel(nn.Module):
         self.posterior = posterior
         self.refiners = nn.ModuleList(refiners)
         self.n_map_steps = n_map_steps
+        self.refines = self.climbs = True
+
+    @contextmanager
+    def in_training(self):
+        """Leave out corrections, until training turns them on, and climbs until it is over."""
+        self.refines = self.climbs = False
+        try:
+            yield
+        finally:
+            self.after_training()
+
+    def after_training(self):
+        """Let inference be what it is of a trained model."""
         self.refines = self.climbs = True
 
     def sample_prior(self, n_samples, generator):

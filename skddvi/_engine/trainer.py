@@ -159,7 +159,6 @@ def train(
         raise
     finally:
         loop.beside.close()
-        model.refines = model.climbs = True
     if loop.best_epoch is not None:
         loop.restore(loop.best_epoch)
     if checkpoint is not None:
@@ -263,7 +262,6 @@ class Loop:
         self.together = [term for term in self.terms if not may_run_beside(term.penalty)]
         self.beside = Beside(self.optimizer.parameters, self.has_spare_thread())
         # A warm start goes on with corrections that have been learned.
-        model.climbs = False
         self.refines = model.refines = all(each.is_trained() for each in model.refiners)
         self.n_batches = math.ceil(len(rows) / schedule.batch_size)
         self.n_steps = self.n_batches * schedule.max_iter

@@ -77,17 +77,27 @@ class UserDecoder(nn.Module):
     def linearised(self, z, std):
         """Return the output at latents (n, d), and how it changes over a std of each of them.
 
-        See :meth:`Decoder.linearised`. By forward-mode differentiation of whatever the network is,
-        without the noise and the running means that it may have in training.
+        See :meth:`Decoder.linearised`. By a gradient of a gradient, which more kinds of layers have
+        than a derivative in forward mode, and without the noise and the running means that the
+        network may have in training.
         """
         is_training = self.training
         self.eval()
-        along = torch.diag_embed(std * self.scale).movedim(1, 0)
         try:
-            pairs = [torch.func.jvp(self, (z,), (tangent,)) for tangent in along]
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                output = self(z)
+                # The gradient of z is linear in that of the output, with the tangents as slopes.
+                of_output = torch.zeros_like(output).requires_grad_()
+                (of_z,) = torch.autograd.grad(output, z, of_output, create_graph=True)
+                along = torch.diag_embed(std * self.scale).movedim(1, 0)
+                tangents = [
+                    torch.autograd.grad((of_z * each).sum(), of_output, retain_graph=True)[0]
+                    for each in along
+                ]
         finally:
             self.train(is_training)
-        return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
+        return output.detach(), torch.stack(tangents)
 
 
 def user_buffers(model):
