@@ -201,7 +201,7 @@ def active_dimensions(means, *, threshold=0.01):
     Parameters
     ----------
     means : array-like of shape (n_rows, n_components)
-        Posterior means, or the noise-free latents of ``transform``, under a prior of about unit
+        Posterior means, or the latents of ``transform``, under a prior of about unit
         variance.
     threshold : float, default=0.01
         Variance from which on a dimension counts.

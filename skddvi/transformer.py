@@ -114,10 +114,10 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         decoder. See :ref:`user-guide-refinement`.
     n_map_steps : int or "auto", default="auto"
         How many steps :meth:`transform` takes from the end of the noise-free path to where log p(x,
-        z) is largest, the maximum a posteriori: damped Gauss-Newton steps, each kept unless it
-        leads downwards. Places in a picture are the more exact; each step costs as much as
-        ``n_components`` + 2 passes through the decoder. The posterior, its draws and bounds are
-        what they are without. "auto" is 10 for up to 5,000 training rows, 100 features and three
+        z) is largest, the maximum a posteriori: damped Gauss-Newton steps in float64, each kept
+        unless it leads downwards. Places in a picture are the more exact, and :meth:`transform` is
+        many times slower. The posterior, its draws and bounds are what they are without. It is
+        settled by :meth:`fit`. "auto" is 10 for up to 5,000 training rows, 100 features and three
         components, if ``n_diffusion_steps > 0``, without a ``decoder`` of your own and without
         :class:`skddvi.regularizers.NeighborhoodPreservation`, which places rows itself; else 0.
     encoder : callable, default=None
@@ -441,7 +441,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         return self._fit(X, X_val)
 
     def transform(self, X):
-        """Return the noise-free latents of the rows of X.
+        """Return the latents of the rows of X, one point each.
 
         They are the end of the reverse path of the posterior (3) without its noise, or where
         ``n_map_steps`` leads from there: the same for a row alone, in any batch, and in any order.
@@ -454,7 +454,7 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         Returns
         -------
         Z : ndarray of shape (n_rows, n_components)
-            Latents, computed in float32 for float32 rows, else in float64.
+            Latents: float32 for float32 rows, and computed so but for the climb, else float64.
         """
         X = self._rows(X)
         return self._engine.embed(X)

@@ -181,7 +181,9 @@ class TrainingView:
         counts, without NaN, and centred; tensor to tensor.
     embed : callable
         The noise-free latents of rows; (m, n_features) to (m, d). A second tensor, (m, n_features)
-        of bool, masks features that the encoder does not see: it gets 0, its input's mean.
+        of bool, masks features that the encoder does not see: it gets 0, its input's mean. They
+        are as the encoder of the moment says, with its corrections if it has any by then and
+        nothing is masked, and without the climb of the transformer's ``n_map_steps``.
     loc, scale : (d,) tensor
         Mean and standard deviation of the prior.
     seed : int

@@ -24,7 +24,7 @@ class PosteriorDisplay:
 
     A cloud shows where in the latent space a row could have come from: its width is the model's
     uncertainty of the row's place, and two clouds of one row are two explanations of it. A cross
-    marks the noise-free latent, which ``transform`` returns. The other rows are grey.
+    marks the latent that ``transform`` returns. The other rows are grey.
 
     Use :meth:`from_estimator` to create one.
 
