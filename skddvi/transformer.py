@@ -385,7 +385,8 @@ class DDVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDD
         if n_steps == "auto":
             is_small = X.shape[0] <= AUTO_MAP_ROWS and X.shape[1] <= AUTO_MAP_FEATURES
             is_picture = self.n_components <= AUTO_MAP_COMPONENTS and self.n_diffusion_steps > 0
-            own = self.decoder is not None or _has_layout(self._regularizers(X))
+            weighty = [r for r in self._regularizers(X) if getattr(r, "weight", 1.0) != 0.0]
+            own = self.decoder is not None or _has_layout(weighty)
             n_steps = AUTO_MAP_STEPS if is_small and is_picture and not own else 0
         return {"n_refinements": int(self.n_refinements), "n_map_steps": int(n_steps)}
 

@@ -187,7 +187,7 @@ class Engine:
         """Return the noise-free latents of the rows of X, or where they climb to, (n, d)."""
         # A climb compares sums of many terms, too large for the digits of single precision.
         dtype = np.float64 if self.model.n_map_steps > 0 else X.dtype
-        return self._by_chunk(X, self._model_in(dtype).embed)
+        return self._by_chunk(X, self._model_in(dtype).place)
 
     @with_gradients()
     def sample_posterior(self, X, n_samples, seed):
@@ -290,7 +290,7 @@ class Engine:
         model = self._model_in(X.dtype)
 
         def score(x):
-            return model.likelihood.log_prob(x, model.decoder(model.embed(x)))
+            return model.likelihood.log_prob(x, model.decoder(model.place(x)))
 
         return self._by_chunk(X, score)
 

@@ -41,14 +41,12 @@ class LatentVariableModel(nn.Module):
     refiners : sequence of Refiner
         Corrections of what the encoder says, one after the other.
     n_map_steps : int
-        Steps of a :func:`climb` by which an embedding is found.
+        Steps of a :func:`climb` from a row's noise-free latents to its place.
 
     Attributes
     ----------
     refines : bool
         Whether the corrections are made. Training begins without them.
-    climbs : bool
-        Whether embeddings are the ends of climbs. In training they are not.
     """
 
     def __init__(self, prior, likelihood, decoder, posterior, refiners=(), n_map_steps=0):
@@ -59,12 +57,12 @@ class LatentVariableModel(nn.Module):
         self.posterior = posterior
         self.refiners = nn.ModuleList(refiners)
         self.n_map_steps = n_map_steps
-        self.refines = self.climbs = True
+        self.refines = True
 
     @contextmanager
     def in_training(self):
-        """Leave out corrections, until training turns them on, and climbs until it is over."""
-        self.refines = self.climbs = False
+        """Leave out corrections, until training turns them on or is over."""
+        self.refines = False
         try:
             yield
         finally:
@@ -72,24 +70,23 @@ class LatentVariableModel(nn.Module):
 
     def after_training(self):
         """Let inference be what it is of a trained model."""
-        self.refines = self.climbs = True
+        self.refines = True
 
     def sample_prior(self, n_samples, generator):
         """Return draws from p(z), (n_samples, d)."""
         return self.prior.sample(n_samples, generator)
 
     def embed(self, x, masked=None):
-        """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean.
-
-        With ``n_map_steps`` they have climbed to where log p(x, z) is larger.
-        """
+        """Return the noise-free latents of rows x, (n, d); ``masked`` features are at the mean."""
         inputs = self.likelihood.encode(x)
         if masked is not None:
             inputs, x = inputs.masked_fill(masked, 0.0), None  # nothing that tells of all features
-        z = self.posterior.mode(self.condition_on(inputs, x))
-        if x is not None and self.climbs and self.n_map_steps > 0:
-            z = climb(self, z, x, self.n_map_steps)
-        return z
+        return self.posterior.mode(self.condition_on(inputs, x))
+
+    def place(self, x):
+        """Return where rows x are shown, (n, d): at their noise-free latents or up from there."""
+        z = self.embed(x)
+        return climb(self, z, x, self.n_map_steps) if self.n_map_steps > 0 else z
 
     def infer(self, *rows):
         """Return what the posterior keeps of rows, a tuple of (n, ...) tensors.
