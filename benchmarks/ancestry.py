@@ -2,7 +2,8 @@
 
 All rows are embedded in two dimensions, default arguments throughout. ``vae`` (Gaussian posterior),
 ``aae`` (adversarial) and ``iaf`` (normalising flow) are those of `skddvi.baselines`, on the same
-engine as the DD-VAE; ``ddvae_neighbors`` is the DD-VAE with
+engine as the DD-VAE; ``ddvae_path`` is the DD-VAE with ``n_refinements=0`` and ``n_map_steps=0``,
+``ddvae_neighbors`` that with
 `skddvi.regularizers.NeighborhoodPreservation`.
 
 ``--kind components``
@@ -50,7 +51,17 @@ from sklearn.manifold import trustworthiness
 
 from skddvi.metrics import knn_cv_accuracy, mixture_scores
 
-METHODS = ("pca", "tsne", "umap", "vae", "aae", "iaf", "ddvae", "ddvae_neighbors")
+METHODS = (
+    "pca",
+    "tsne",
+    "umap",
+    "vae",
+    "aae",
+    "iaf",
+    "ddvae_path",
+    "ddvae",
+    "ddvae_neighbors",
+)
 LIKELIHOODS = {"components": "gaussian", "genotypes": "binomial"}
 N_COMPONENTS = 20
 COLUMNS = {

@@ -182,10 +182,8 @@ class _Epochs:
 
     def attributes(self):
         """Return what makes a copy of the estimator one that is fitted up to now."""
-        engine = copy.deepcopy(self.engine)
-        engine.model.after_training()
         return {
-            "_engine": engine,
+            "_engine": copy.deepcopy(self.engine),
             "history_": copy.deepcopy(dict(self.history)),
             "loss_curve_": list(self.history["loss"]),
             "n_iter_": len(self.history["loss"]),

@@ -7,13 +7,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import (
-    STRUCTURE,
-    BaseDDVAE,
-    _positive_integer,
-    _seed,
-    all_or_nothing,
-)
+from ._base import STRUCTURE, BaseDDVAE, _positive_integer, _seed, all_or_nothing
 from .priors import NormalPrior
 from .priors._curves import CurvePrior
 from .regularizers import NeighborhoodPreservation, PriorCoverage

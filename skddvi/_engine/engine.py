@@ -182,14 +182,12 @@ class Engine:
                 checkpoint=checkpoint,
             )
 
-    @with_gradients()
     def embed(self, X):
         """Return the noise-free latents of the rows of X, or where they climb to, (n, d)."""
         # A climb compares sums of many terms, too large for the digits of single precision.
         dtype = np.float64 if self.model.n_map_steps > 0 else X.dtype
         return self._by_chunk(X, self._model_in(dtype).place)
 
-    @with_gradients()
     def sample_posterior(self, X, n_samples, seed):
         """Return latents drawn from q(z|x), (n_samples, n, d)."""
         model = self._model_in(X.dtype)
@@ -205,7 +203,6 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, chunk))
         return self._by_chunk(X, draw, chunk).swapaxes(0, 1)
 
-    @with_gradients()
     def sample_path(self, X, seed):
         """Return a drawn path y_T, ..., y_1, z of each row of X, (T + 1, n, d)."""
         model = self._model_in(X.dtype)
@@ -223,7 +220,6 @@ class Engine:
         model = self._model_in(Z.dtype)
         return self._by_chunk(Z, lambda z: model.likelihood.mean(model.decoder(z)), chunk)
 
-    @with_gradients()
     def responsibilities(self, X, n_draws):
         """Return the probability of each part of the prior given each row of X, (n, n_parts).
 
@@ -259,7 +255,6 @@ class Engine:
         return X, Z
 
     @tells_of_memory("scoring", "lower n_importance_samples, or give fewer rows at a time")
-    @with_gradients()
     def bound(self, X, n_importance_samples, n_repeats):
         """Return bound (7) of each row of X, (n,), in nats; (4) for one importance sample.
 
@@ -284,13 +279,12 @@ class Engine:
         chunk = max(1, min(CHUNK_ROWS, DRAW_BYTES // (8 * width * min(n_draws, 16))))
         return self._by_chunk(X, score, chunk)
 
-    @with_gradients()
     def reconstruction(self, X):
         """Return log p(x|z) of each row of X at its noise-free latents, (n,), in nats."""
         model = self._model_in(X.dtype)
 
         def score(x):
-            return model.likelihood.log_prob(x, model.decoder(model.place(x)))
+            return model.likelihood.log_prob(x, model.decoder(model.embed(x)))
 
         return self._by_chunk(X, score)
 
@@ -304,6 +298,7 @@ class Engine:
         model = self._model_in(Z.dtype)
         return self._by_chunk(Z, model.prior.log_prob)
 
+    @with_gradients()
     def _model_in(self, dtype):
         """Return the model in the precision of ``dtype``, ready for inference."""
         self.model.eval()
@@ -312,6 +307,7 @@ class Engine:
         return self.model
 
     @tells_of_memory("computing with", "give fewer rows at a time, or ask for fewer draws")
+    @with_gradients()  # which some steps of inference take, also for who is in inference mode
     @torch.no_grad()
     def _by_chunk(self, X, function, chunk=CHUNK_ROWS):
         results = [function(x).cpu().numpy() for x in Rows(X, self.device).chunks(chunk)]

@@ -66,11 +66,7 @@ class LatentVariableModel(nn.Module):
         try:
             yield
         finally:
-            self.after_training()
-
-    def after_training(self):
-        """Let inference be what it is of a trained model."""
-        self.refines = True
+            self.refines = True
 
     def sample_prior(self, n_samples, generator):
         """Return draws from p(z), (n_samples, d)."""
@@ -94,7 +90,8 @@ class LatentVariableModel(nn.Module):
         The rows (n_i, p) of several tensors share one pass through the encoder.
         """
         inputs = [self.likelihood.encode(x) for x in rows]
-        return self.condition_on(torch.cat(inputs), torch.cat(rows) if self.refiners else None)
+        corrects = self.refiners and self.refines
+        return self.condition_on(torch.cat(inputs), torch.cat(rows) if corrects else None)
 
     def condition_on(self, inputs, rows):
         """Return what the posterior keeps of rows (n, p) that the encoder gets as ``inputs``.
